@@ -1,0 +1,5 @@
+//! musterd keeps a local SQLite mirror of ServiceNow user directories, read over SCIM v2, and an
+//! exact, ordered feed of what changed in them.
+
+pub mod clock;
+pub mod model;

@@ -1,0 +1,20 @@
+//! Plain values: what the rules compute with and the edges carry. No input, no output, no clock.
+
+pub mod capability;
+pub mod certificate;
+pub mod change;
+pub mod foreign;
+pub mod id;
+pub mod page;
+pub mod sync;
+pub mod time;
+pub mod user;
+
+pub use capability::{Capabilities, Obeyed};
+pub use certificate::{Certificate, CompleteCertificate, Doubt, Paging, Verdict};
+pub use change::{ChangeEvent, ChangeRecord, Kind, Proof, Reason, Shares, State, Witness};
+pub use foreign::Foreign;
+pub use id::{InstanceName, InvalidInstanceName, ResourceId, ResourceType};
+pub use page::{Arrived, Fingerprint, Page, PageReport, Reject, Row};
+pub use sync::{Mode, Outcome, Tally, TallySnapshot, Trigger};
+pub use user::UserColumns;
