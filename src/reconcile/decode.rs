@@ -1,0 +1,250 @@
+//! A resource as raw text, decoded into canonical form, or rejected with its path.
+
+use jiff::Timestamp;
+
+use super::canonical::{Node, Resource, Unreadable};
+use super::fingerprint::fingerprint;
+use super::mapping;
+use super::names::NOTHING_KNOWN;
+use super::peek::{self, Members};
+use crate::model::time::parse_lenient;
+use crate::model::{Arrived, Reject, ResourceId, ResourceType, Row};
+
+/// Decodes one row of a page. A user whose known attributes have impossible types is a reject.
+///
+/// # Errors
+/// A [`Reject`] that names the id and the JSON path.
+pub fn decode(resource: ResourceType, row: &Row) -> Result<Arrived, Reject> {
+    read(resource, row)
+        .map_err(|reason| Reject::new(Some(row.id.clone()), reason.to_string(), &row.raw))
+}
+
+fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
+    let text = std::str::from_utf8(&row.raw).map_err(|error| Unreadable {
+        path: String::new(),
+        problem: error.to_string(),
+    })?;
+    let parsed = Resource::parse(resource, text)?;
+    // The id was read before by a reader that stops early.
+    if parsed.id() != Some(row.id.as_str()) {
+        return Err(Unreadable {
+            path: "id".to_owned(),
+            problem: match parsed.content().get("id") {
+                Some(id) => format!("is {} in the whole resource", id.to_text()),
+                None => "is missing in the whole resource".to_owned(),
+            },
+        });
+    }
+    match resource {
+        ResourceType::User => mapping::check(parsed.content())?,
+    }
+    Ok(Arrived {
+        resource,
+        id: row.id.clone(),
+        canonical: parsed.to_text(),
+        created_at: parsed.created_at(),
+        modified_at: row.modified_at,
+        fingerprint: fingerprint(&row.raw),
+    })
+}
+
+/// The little that a crawl reads of a resource before it is decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The `id`; a number counts as its text.
+    pub id: ResourceId,
+    /// `meta.lastModified`; `None` when missing or unreadable.
+    pub modified_at: Option<Timestamp>,
+}
+
+/// Reads the head of one resource and nothing after it where `id` and `meta` come first. What is
+/// wrong elsewhere is left to [`decode`], so that such a resource still has its id.
+///
+/// # Errors
+/// What is wrong with it, for the reject's reason.
+pub fn head(raw: &str) -> Result<Head, String> {
+    let mut id = None;
+    let mut meta = None;
+    let mut members = Members::of(raw);
+    while let Some(name) = members.name() {
+        if id.is_none() && name.is("id") {
+            id = members.value();
+        } else {
+            if meta.is_none() && name.is("meta") {
+                meta = Some(members.inside());
+            }
+            // Not past `meta` if that was the last thing wanted: it is read once.
+            if id.is_none() || meta.is_none() {
+                members.value();
+            }
+        }
+        if id.is_some() && meta.is_some() {
+            break;
+        }
+    }
+    Ok(Head {
+        id: resource_id(id, raw)?,
+        modified_at: meta.and_then(last_modified),
+    })
+}
+
+fn resource_id(json: Option<&str>, raw: &str) -> Result<ResourceId, String> {
+    let Some(json) = json else {
+        return Err(match Node::read(raw, &NOTHING_KNOWN) {
+            Ok(Some(Node::Object(_)) | None) => "`id`: missing".to_owned(),
+            Ok(Some(other)) => format!("{} where a resource should be", other.kind()),
+            Err(error) => error.to_string(),
+        });
+    };
+    if let Some(id) = peek::string(json).filter(|id| !id.is_empty()) {
+        return Ok(ResourceId::new(id));
+    }
+    match Node::read(json, &NOTHING_KNOWN) {
+        Ok(Some(Node::Number(id))) => Ok(ResourceId::new(id)),
+        Ok(Some(other)) => Err(format!("`id`: {} where a text should be", other.kind())),
+        Ok(None) => Err("`id`: missing".to_owned()),
+        Err(error) => Err(format!("`id`: {error}")),
+    }
+}
+
+fn last_modified(mut meta: Members<'_>) -> Option<Timestamp> {
+    loop {
+        if meta.name()?.is("lastModified") {
+            return parse_lenient(&peek::string(meta.value()?)?);
+        }
+        meta.value()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::samples::{Json, arrive, user};
+    use super::*;
+
+    #[test]
+    fn the_head_needs_nothing_of_the_rest() {
+        let stamp = Some("2026-02-27T16:40:09Z".parse().unwrap());
+        let meta = r#""meta":{"created":1,"lastModified":"2026-02-27T16:40:09Z"}"#;
+        for (raw, id, modified_at) in [
+            (format!(r#"{{"id":"a",{meta},broken"#), "a", stamp),
+            (format!(r#"{{{meta},"x":"\ud800","ID":"b"}}"#), "b", stamp),
+            (format!(r#"{{"\ud800":1e999,{meta},"id":12}}"#), "12", stamp),
+            (r#"{"id":1E5,"meta":"odd"}"#.to_owned(), "1e+5", None),
+            (
+                r#"{"meta":{"lastModified":"soon"},"id":"..\n"}"#.to_owned(),
+                "..\n",
+                None,
+            ),
+            (r#"{"id":"a","x":tru"#.to_owned(), "a", None),
+        ] {
+            let head = head(&raw).unwrap();
+            assert_eq!(head.id.as_str(), id, "{raw}");
+            assert_eq!(head.modified_at, modified_at, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_odd_id_says_so() {
+        for (raw, reason) in [
+            ("{}", "`id`: missing"),
+            (r#"{"id":null}"#, "`id`: missing"),
+            (r#"{"id":""}"#, "`id`: missing"),
+            (r#"{"id":true}"#, "`id`: a boolean where a text should be"),
+            (r#"{"id":["a"]}"#, "`id`: an array where a text should be"),
+            (
+                r#"{"id":{"a":1}}"#,
+                "`id`: an object where a text should be",
+            ),
+        ] {
+            assert_eq!(head(raw).unwrap_err(), reason, "{raw}");
+        }
+        assert!(
+            head(r#"{"id":"\ud800"}"#)
+                .unwrap_err()
+                .starts_with("`id`: ")
+        );
+        assert_eq!(
+            head("[1]").unwrap_err(),
+            "an array where a resource should be"
+        );
+        assert!(head("").is_err());
+    }
+
+    #[test]
+    fn a_reject_keeps_its_id_and_names_the_path() {
+        for (raw, reason) in [
+            (
+                r#"{"id":"a","meta":{},"id":"b"}"#,
+                "`id`: the attribute is there twice",
+            ),
+            (r#"{"id":"a","meta":{},"title":"\udead"}"#, "`title`: "),
+            (
+                r#"{"id":"a","name":{"givenName":["x"]}}"#,
+                "`name.givenName`: an array where a text should be",
+            ),
+            (
+                r#"{"id":"a","emails":[{"value":{"x":1}}]}"#,
+                "`emails[0].value`: an object where a text should be",
+            ),
+            (r#"{"id":"a","active":"maybe"}"#, "`active`: "),
+        ] {
+            let reject = arrive(raw).unwrap_err();
+            assert_eq!(reject.id, Some(ResourceId::new("a")), "{raw}");
+            assert!(
+                reject.reason.starts_with(reason),
+                "{raw}: {}",
+                reject.reason
+            );
+            assert_eq!(reject.body, raw);
+        }
+        let row = Row {
+            id: ResourceId::new("a"),
+            modified_at: None,
+            raw: Bytes::from_static(br#"{"id":"b"}"#),
+        };
+        let reject = decode(ResourceType::User, &row).unwrap_err();
+        assert_eq!(reject.reason, r#"`id`: is "b" in the whole resource"#);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_first_is_what_is_decoded(mut user in user(), seed: u64) {
+            user.members().retain(|(name, _)| name != "meta");
+            user.members().push((
+                "meta".to_owned(),
+                Json::Object(vec![
+                    ("created".to_owned(), Json::text("2024-11-04T07:15:22+01:00")),
+                    ("lastModified".to_owned(), Json::text("2026-02-27T16:40:09Z")),
+                ]),
+            ));
+            let raw = user.respell(&mut fastrand::Rng::with_seed(seed));
+            let arrived = arrive(&raw).unwrap();
+            prop_assert_eq!(arrived.id.as_str(), "6f1a");
+            prop_assert_eq!(arrived.modified_at, Some("2026-02-27T16:40:09Z".parse().unwrap()));
+            prop_assert_eq!(arrived.created_at, Some("2024-11-04T06:15:22Z".parse().unwrap()));
+            let again = arrive(&arrived.canonical).unwrap();
+            prop_assert_eq!(again.canonical, arrived.canonical);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(user in user(), cut: prop::sample::Index, byte: u8, noise: Vec<u8>) {
+            let mut spoilt = user.write().into_bytes();
+            let place = cut.index(spoilt.len());
+            spoilt[place] = byte;
+            for raw in [spoilt.clone(), spoilt[..place].to_vec(), noise] {
+                let _ = std::str::from_utf8(&raw).map(head);
+                let row = Row {
+                    id: ResourceId::new("6f1a"),
+                    modified_at: None,
+                    raw: raw.into(),
+                };
+                if let Err(reject) = decode(ResourceType::User, &row) {
+                    prop_assert_eq!(reject.id, Some(row.id));
+                }
+            }
+        }
+    }
+}

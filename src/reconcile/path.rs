@@ -1,0 +1,109 @@
+//! How a place in a resource is written: `name.middleName`, `emails[0].value`,
+//! `urn:…:User:source` (RFC 7644 section 3.10).
+
+use super::canonical::Node;
+use super::names::CORE_USER;
+use crate::model::user::TEXT_COLUMNS;
+
+/// Where a change is, as `changed` writes it. The names of columns belong to the columns: an
+/// attribute that happens to have such a name is written with the URN of the core schema.
+pub(super) fn of_change(names: &[&str]) -> String {
+    let mut path = ScimPath::default();
+    if let [name] = names
+        && (TEXT_COLUMNS.contains(name) || *name == "gone_at")
+    {
+        path.member(CORE_USER);
+    }
+    for name in names {
+        path.member(name);
+    }
+    path.into_text()
+}
+
+/// The names that lead to the value which [`of_change`] writes as `path`, if the resource has it.
+pub(super) fn find<'n>(resource: &'n Node<'_>, path: &str) -> Option<Vec<&'n str>> {
+    let mut names = Vec::new();
+    leads_to(resource, path, &mut names).then_some(names)
+}
+
+fn leads_to<'n>(node: &'n Node<'_>, path: &str, names: &mut Vec<&'n str>) -> bool {
+    let Node::Object(members) = node else {
+        return false;
+    };
+    for (name, node) in members {
+        names.push(name);
+        if of_change(names) == path || leads_to(node, path, names) {
+            return true;
+        }
+        names.pop();
+    }
+    false
+}
+
+/// A SCIM path, built from the top of a resource downwards.
+#[derive(Debug, Default)]
+pub(super) struct ScimPath {
+    text: String,
+    steps: usize,
+}
+
+/// One step down.
+#[derive(Debug)]
+pub(super) enum Step {
+    Member(String),
+    Element(usize),
+}
+
+impl ScimPath {
+    /// Goes on to a member. A colon follows the URN of an extension, a dot all else.
+    pub(super) fn member(&mut self, name: &str) {
+        match self.steps {
+            0 => {}
+            1 if self.text.contains(':') => self.text.push(':'),
+            _ => self.text.push('.'),
+        }
+        self.text.push_str(name);
+        self.steps += 1;
+    }
+
+    /// Goes on to an element of a list, counted from 0.
+    pub(super) fn element(&mut self, place: usize) {
+        self.text.push_str(&format!("[{place}]"));
+        self.steps += 1;
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        match step {
+            Step::Member(name) => self.member(name),
+            Step::Element(place) => self.element(*place),
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(names: &[&str]) -> String {
+        let mut path = ScimPath::default();
+        for name in names {
+            path.member(name);
+        }
+        path.into_text()
+    }
+
+    #[test]
+    fn a_colon_follows_a_urn_and_a_dot_all_else() {
+        assert_eq!(path(&["name", "middleName"]), "name.middleName");
+        assert_eq!(path(&["urn:a:2.0:User", "x", "y"]), "urn:a:2.0:User:x.y");
+        let mut path = ScimPath::default();
+        path.member("emails");
+        path.element(2);
+        path.member("value");
+        assert_eq!(path.into_text(), "emails[2].value");
+    }
+}
