@@ -4,3 +4,4 @@
 pub mod clock;
 pub mod model;
 pub mod reconcile;
+pub mod scim;

@@ -1,0 +1,460 @@
+//! Asking for those whom a complete crawl did not see, one by one, between witnesses: the second half
+//! of promise P1. Nothing but a 404 between two 200s is evidence; everything else leaves them be.
+
+use jiff::Timestamp;
+
+use super::client::{Asked, Session};
+use super::crawl::FeedHead;
+use super::error::Error;
+use crate::clock::Clock;
+use crate::model::{Proof, ResourceId, ResourceType, Row, Shares, Witness};
+
+/// Candidates between two witnesses.
+pub const BATCH: usize = 20;
+
+/// How many are tried as one witness: some of those whom the crawl saw may have left since.
+const MOST_TRIED_AS_WITNESS: usize = 3;
+
+/// Candidates who have the same in common with their witnesses.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Who is to be asked for.
+    pub candidates: Vec<ResourceId>,
+    /// What they share with `same`.
+    pub shares: Shares,
+    /// Living users whom this crawl saw and who share it. Where there are none although they should
+    /// share something, sight may be lost, and nobody is asked for.
+    pub same: Vec<ResourceId>,
+    /// Any living users whom this crawl saw: the witnesses with [`Shares::Nothing`].
+    pub anybody: Vec<ResourceId>,
+}
+
+/// What asking for one candidate gave.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// The instance does not know the id.
+    Gone {
+        /// The id.
+        id: ResourceId,
+        /// The feed's last `seq` when it was asked for (promise P6).
+        base_seq: i64,
+        /// The evidence.
+        proof: Proof,
+    },
+    /// There it is: to be reconciled as seen.
+    Seen {
+        /// The resource.
+        row: Row,
+        /// The feed's last `seq` when it was asked for (promise P6).
+        base_seq: i64,
+    },
+    /// Nothing is known.
+    Unresolved {
+        /// The id.
+        id: ResourceId,
+        /// Why, for a log or a person.
+        why: String,
+        /// Whether the instance gave no answer: more questions would only add to its trouble.
+        unanswered: bool,
+    },
+}
+
+/// What all of a crawl's candidates have in common.
+#[derive(Clone)]
+pub struct Inquiry<'a> {
+    /// How to ask.
+    pub session: &'a Session,
+    /// What is asked for.
+    pub resource: ResourceType,
+    /// Distinct ids that the complete crawl saw, for the proof.
+    pub distinct: u64,
+    /// Where the feed stands.
+    pub head: &'a FeedHead,
+    /// For the times in the proof.
+    pub clock: &'a dyn Clock,
+}
+
+impl Inquiry<'_> {
+    /// Asks for each candidate of a group, in batches with a witness before the first and after the
+    /// last. Findings come in the order of the candidates.
+    ///
+    /// # Errors
+    /// Only when told to stop.
+    pub async fn ask(&self, group: &Group) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::with_capacity(group.candidates.len());
+        for batch in group.candidates.chunks(BATCH) {
+            findings.extend(self.ask_batch(group, batch).await?);
+        }
+        Ok(findings)
+    }
+
+    async fn ask_batch(&self, group: &Group, batch: &[ResourceId]) -> Result<Vec<Finding>, Error> {
+        let opening = match self.witness(group, None).await? {
+            Ok(witness) => witness,
+            Err(absent) => return Ok(batch.iter().map(|id| absent.unresolved(id)).collect()),
+        };
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut failed: Option<String> = None;
+        for id in batch {
+            // Where the instance fails, more questions would only add to its trouble.
+            let answer = match &failed {
+                Some(why) => Answer::Failed(why.clone()),
+                None => self.candidate(id).await?,
+            };
+            if let Answer::Failed(why) = &answer {
+                failed = Some(why.clone());
+            }
+            answers.push(answer);
+        }
+        let closing = match answers.iter().any(|a| matches!(a, Answer::NotFound { .. })) {
+            true => Some(self.witness(group, Some(&opening)).await?),
+            false => None,
+        };
+        let finding = |(id, answer): (&ResourceId, Answer)| match (answer, &closing) {
+            (Answer::Found { row, base_seq }, _) => Finding::Seen { row, base_seq },
+            (Answer::NotFound { at, base_seq }, Some(Ok(closing))) => Finding::Gone {
+                id: id.clone(),
+                base_seq,
+                proof: Proof {
+                    distinct: self.distinct,
+                    asked_at: at,
+                    status: http::StatusCode::NOT_FOUND.as_u16(),
+                    witnesses: [opening.clone(), closing.clone()],
+                },
+            },
+            (Answer::NotFound { .. }, Some(Err(absent))) => absent.unresolved(id),
+            (Answer::NotFound { .. }, None) => unresolved(id, "no witness was asked", false),
+            (Answer::None(why), _) => unresolved(id, &why, false),
+            (Answer::Failed(why), _) => unresolved(id, &why, true),
+        };
+        Ok(batch.iter().zip(answers).map(finding).collect())
+    }
+
+    /// Finds a living witness; else the reason why there is none. Both share what the candidates share:
+    /// where there is but one who does, that one says twice that this part of the directory is in sight.
+    async fn witness(
+        &self,
+        group: &Group,
+        opening: Option<&Witness>,
+    ) -> Result<Result<Witness, NoWitness>, Error> {
+        let living = match group.shares {
+            Shares::Nothing => &group.anybody,
+            _ => &group.same,
+        };
+        let is_other = |id: &&ResourceId| opening.is_none_or(|o| o.id != id.as_str());
+        let mut tried: Vec<_> = living.iter().filter(is_other).cloned().collect();
+        if tried.is_empty() {
+            tried.extend(opening.map(|o| ResourceId::new(o.id.clone())));
+        }
+        let mut absent = NoWitness {
+            why: "sight may be lost: this crawl saw no living user who could be a witness"
+                .to_owned(),
+            unanswered: false,
+        };
+        for id in tried.into_iter().take(MOST_TRIED_AS_WITNESS) {
+            match self.candidate(&id).await? {
+                Answer::Found { .. } => {
+                    return Ok(Ok(Witness {
+                        id: id.as_str().to_owned(),
+                        shares: group.shares,
+                        answered_at: self.clock.now(),
+                    }));
+                }
+                Answer::NotFound { .. } => {
+                    absent.why =
+                        "sight may be lost: a witness whom this crawl saw answers 404".to_owned();
+                }
+                Answer::None(reason) => {
+                    absent.why = format!("a witness could not be asked for: {reason}");
+                }
+                Answer::Failed(reason) => {
+                    absent.why = format!("a witness could not be asked for: {reason}");
+                    absent.unanswered = true;
+                    break;
+                }
+            }
+        }
+        Ok(Err(absent))
+    }
+
+    async fn candidate(&self, id: &ResourceId) -> Result<Answer, Error> {
+        if !id.is_askable() {
+            return Ok(Answer::None("the id cannot be asked for safely".to_owned()));
+        }
+        let base_seq = (self.head)();
+        Ok(match self.session.get(self.resource, id).await {
+            Ok(Asked::Found(row)) => Answer::Found { row, base_seq },
+            Ok(Asked::NotFound) => Answer::NotFound {
+                at: self.clock.now(),
+                base_seq,
+            },
+            Ok(Asked::Unclear(why)) => Answer::None(why),
+            Err(error) if error.is_cancelled() => return Err(error),
+            Err(error) => Answer::Failed(error.to_string()),
+        })
+    }
+}
+
+/// What asking for one id gave.
+enum Answer {
+    Found {
+        row: Row,
+        base_seq: i64,
+    },
+    NotFound {
+        at: Timestamp,
+        base_seq: i64,
+    },
+    /// It says nothing about the resource.
+    None(String),
+    /// There was no answer.
+    Failed(String),
+}
+
+/// Why there is no witness.
+struct NoWitness {
+    why: String,
+    unanswered: bool,
+}
+
+impl NoWitness {
+    fn unresolved(&self, id: &ResourceId) -> Finding {
+        unresolved(id, &self.why, self.unanswered)
+    }
+}
+
+fn unresolved(id: &ResourceId, why: &str, unanswered: bool) -> Finding {
+    Finding::Unresolved {
+        id: id.clone(),
+        why: why.to_owned(),
+        unanswered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::scim::crawl::fake::Fake;
+    use crate::scim::script::{self, Reply, Script, Sent, json};
+
+    /// Who is there; `instead` may answer in their place.
+    async fn ask(
+        there: &[&str],
+        group: &Group,
+        instead: impl Fn(&str, usize) -> Option<Reply> + Send + Sync + 'static,
+    ) -> (Vec<Finding>, Vec<String>) {
+        let fake = Mutex::new(Fake::new(there.iter().copied()));
+        let script = Script::new(move |sent, before| {
+            instead(&asked(sent), before).unwrap_or_else(|| fake.lock().unwrap().serve(sent))
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let session = script::session(script::options(script::basic(), folder.path()), &script);
+        let seq = AtomicI64::new(40);
+        let head: FeedHead = Arc::new(move || seq.fetch_add(1, Ordering::Relaxed));
+        let inquiry = Inquiry {
+            session: &session,
+            resource: ResourceType::User,
+            distinct: there.len() as u64,
+            head: &head,
+            clock: &SystemClock,
+        };
+        let findings = inquiry.ask(group).await.unwrap();
+        (findings, script.sent().iter().map(asked).collect())
+    }
+
+    fn asked(sent: &Sent) -> String {
+        sent.url.path().rsplit('/').next().unwrap().to_owned()
+    }
+
+    fn ids(texts: &[&str]) -> Vec<ResourceId> {
+        texts.iter().copied().map(ResourceId::new).collect()
+    }
+
+    fn group(candidates: &[&str], same: &[&str], anybody: &[&str]) -> Group {
+        Group {
+            candidates: ids(candidates),
+            shares: Shares::Company,
+            same: ids(same),
+            anybody: ids(anybody),
+        }
+    }
+
+    fn gone(findings: &[Finding]) -> Vec<&str> {
+        let gone = findings.iter().filter_map(|finding| match finding {
+            Finding::Gone { id, .. } => Some(id.as_str()),
+            _ => None,
+        });
+        gone.collect()
+    }
+
+    fn never(_: &str, _: usize) -> Option<Reply> {
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_404_between_two_witnesses_is_proof() {
+        let group = group(&["x", "y"], &["a", "b"], &["a", "b", "c"]);
+        let (findings, asked) = ask(&["a", "b", "c", "y"], &group, never).await;
+        assert_eq!(asked, ["a", "x", "y", "b"]);
+        let [
+            Finding::Gone {
+                base_seq, proof, ..
+            },
+            Finding::Seen { row, .. },
+        ] = &findings[..]
+        else {
+            panic!("{findings:?}");
+        };
+        assert_eq!((proof.status, proof.distinct, *base_seq), (404, 4, 41));
+        let witnesses = proof
+            .witnesses
+            .each_ref()
+            .map(|w| (w.id.as_str(), w.shares));
+        assert_eq!(witnesses, [("a", Shares::Company), ("b", Shares::Company)]);
+        assert_eq!(row.id.as_str(), "y");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn twenty_at_a_time_have_witnesses_of_their_own() {
+        let candidates: Vec<String> = (0..45).map(|n| format!("x{n}")).collect();
+        let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
+        let group = group(&candidates, &["a", "b"], &[]);
+        let (findings, asked) = ask(&["a", "b"], &group, never).await;
+        assert_eq!(gone(&findings), candidates);
+        assert_eq!(asked.len(), 45 + 3 * 2);
+        let places: Vec<usize> = (0..asked.len())
+            .filter(|n| !asked[*n].starts_with('x'))
+            .collect();
+        assert_eq!(places, [0, 21, 22, 43, 44, 50]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_asked_for_where_no_witness_of_the_company_was_seen() {
+        let group = group(&["x"], &[], &["c"]);
+        let (findings, asked) = ask(&["c"], &group, never).await;
+        assert!(gone(&findings).is_empty());
+        assert!(asked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sight_that_is_lost_meanwhile_proves_nothing() {
+        // From the third request on, the whole company answers 404.
+        let hidden = |id: &str, n| {
+            (n >= 2 && id != "c").then(|| {
+                json(
+                    404,
+                    r#"{"error":{"message":"No Record found"},"status":"failure"}"#,
+                )
+            })
+        };
+        let group = group(&["x", "y"], &["a", "b"], &["a", "b", "c"]);
+        let (findings, asked) = ask(&["a", "b", "c"], &group, hidden).await;
+        assert!(gone(&findings).is_empty(), "{findings:?}");
+        assert_eq!(asked, ["a", "x", "y", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_only_witness_of_the_company_speaks_twice() {
+        let group = group(&["x"], &["a"], &["a", "c"]);
+        let (findings, asked) = ask(&["a", "c"], &group, never).await;
+        assert_eq!(gone(&findings), ["x"]);
+        assert_eq!(asked, ["a", "x", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_company_that_stays_in_sight_does_not_witness_for_one_that_does_not() {
+        // Behind the first request the whole company answers 404.
+        let hidden = |id: &str, n| {
+            (n >= 1 && id != "c").then(|| {
+                json(
+                    404,
+                    r#"{"error":{"message":"No Record found"},"status":"failure"}"#,
+                )
+            })
+        };
+        let group = group(&["x", "y"], &["a"], &["a", "c"]);
+        let (findings, _) = ask(&["a", "c", "x", "y"], &group, hidden).await;
+        assert!(gone(&findings).is_empty(), "{findings:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_left_alone_is_witness_twice() {
+        let mut group = group(&["x"], &[], &["a"]);
+        group.shares = Shares::Nothing;
+        let (findings, asked) = ask(&["a"], &group, never).await;
+        assert_eq!(gone(&findings), ["x"]);
+        assert_eq!(asked, ["a", "x", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_witness_who_left_is_replaced() {
+        let group = group(&["x"], &["l", "a", "b"], &[]);
+        let (findings, asked) = ask(&["a", "b"], &group, never).await;
+        assert_eq!(gone(&findings), ["x"]);
+        assert_eq!(asked, ["l", "a", "x", "l", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_a_404_in_json_proves_nothing() {
+        type Instead = fn(&str, usize) -> Option<Reply>;
+        let answers: [Instead; 5] = [
+            |id, _| {
+                (id == "x").then(|| {
+                    Reply::Answer(script::answer(
+                        404,
+                        &[("content-type", "text/html")],
+                        b"<html>",
+                    ))
+                })
+            },
+            |id, _| (id == "x").then(|| json(200, r#"{"id":"z"}"#)),
+            |id, _| {
+                (id == "x").then(|| json(403, r#"{"error":{"message":"no"},"status":"failure"}"#))
+            },
+            |id, _| (id == "x").then(|| json(500, "{}")),
+            |id, _| {
+                (id == "x").then(|| json(404, r#"{"error":{"message":"Requested URI does not represent any resource"},"status":"failure"}"#))
+            },
+        ];
+        for instead in answers {
+            let group = group(&["x"], &["a", "b"], &[]);
+            let (findings, _) = ask(&["a", "b"], &group, instead).await;
+            assert!(
+                matches!(&findings[..], [Finding::Unresolved { .. }]),
+                "{findings:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_that_answers_nothing_is_told_from_one_that_proves_nothing() {
+        let unanswered = |finding: &Finding| {
+            let Finding::Unresolved { unanswered, .. } = finding else {
+                panic!("{finding:?}");
+            };
+            *unanswered
+        };
+        let group = group(&["x", "y"], &["a", "b"], &[]);
+        let down = |_: &str, n| (n >= 1).then(|| json(503, "{}"));
+        let (findings, _) = ask(&["a", "b"], &group, down).await;
+        assert!(findings.iter().all(unanswered), "{findings:?}");
+        // Not even a second witness is tried.
+        let (findings, asked) = ask(&["a", "b"], &group, |_, _| Some(json(503, "{}"))).await;
+        assert!(findings.iter().all(unanswered), "{findings:?}");
+        assert!(asked.iter().all(|id| id == "a"), "{asked:?}");
+        let (findings, _) = ask(&[], &group, never).await;
+        assert!(!findings.iter().any(unanswered), "{findings:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ids_that_would_ask_for_something_else_are_not_asked_for() {
+        let group = group(&["", ".", "..", "a\nb", "x"], &["a", "b"], &[]);
+        let (findings, asked) = ask(&["a", "b"], &group, never).await;
+        assert_eq!(gone(&findings), ["x"]);
+        assert_eq!(asked, ["a", "x", "b"]);
+    }
+}
