@@ -1,0 +1,685 @@
+//! What one transaction writes: staged resources become change records, users and fingerprints.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use rusqlite::Connection;
+
+use super::due::{Due, Known, Lookup};
+use super::error::Error;
+use super::gate::{Gate, Passed};
+use super::holding::Left;
+use super::read::Reader;
+use super::record::{self, Pen};
+use super::stage::Stage;
+use super::staged::{StagedRow, Which};
+use crate::model::{ChangeRecord, Kind, Mode, ResourceId, ResourceType};
+use crate::reconcile::mapping::MappingError;
+
+pub use super::gate::{Planned, Treatment, Watch};
+pub use super::holding::Opened;
+pub use super::syncs::{Finish, SyncRow};
+
+/// The writer inside one transaction.
+pub struct Writer<'a> {
+    pub(super) conn: &'a Connection,
+}
+
+/// What every batch of one sync shares.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The source, and what guards it.
+    pub watch: Watch,
+    /// What becomes of what was found.
+    pub treatment: Treatment,
+    /// The hold of the guard `source_changed` that this sync shows not to stand any more.
+    pub mends: Option<i64>,
+    /// The id of the sync, reserved by [`Writer::reserve_sync`].
+    pub sync_id: i64,
+    /// The most change records of one transaction (promise P2).
+    pub limit: usize,
+}
+
+/// What a transaction wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// `create` records.
+    pub created: u64,
+    /// `update` records.
+    pub updated: u64,
+    /// `deactivate` records.
+    pub deactivated: u64,
+    /// Changes that go into a new hold.
+    pub held: u64,
+    /// The holds that the last transaction opened.
+    pub opened: Vec<Opened>,
+    /// Staged ids that were not applied because they are doubtful (see [`Stage::doubtful`]). The last transaction looks at
+    /// all of the sync again: it applies those that were answered meanwhile, and names those that were not.
+    pub doubtful: Vec<ResourceId>,
+    /// Where the next transaction goes on: after this id. `None` when the stage is through.
+    pub next_after: Option<ResourceId>,
+    /// Whether `finish` was written: the stage was through and nothing was doubtful.
+    pub finished: bool,
+}
+
+/// A staged resource without a record costs reading and comparing, about a quarter of writing one: so many of them count
+/// as one record towards a transaction's length.
+const IDLE_PER_RECORD: usize = 4;
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(conn: &'a Connection) -> Self {
+        Self { conn }
+    }
+
+    /// Applies staged resources in the order of ids, after `after`, until `batch.limit` records are written or
+    /// the stage is through; then, with nothing doubtful, writes `finish` too.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn apply(
+        &self,
+        stage: &mut Stage,
+        batch: &Batch,
+        after: Option<&ResourceId>,
+        finish: &Finish,
+    ) -> Result<Applied, Error> {
+        let frozen = Batch {
+            treatment: Treatment::Left,
+            ..batch.clone()
+        };
+        let batch = match finish.sync.mode {
+            // Another sync found meanwhile that this is another directory.
+            Mode::Incremental if self.source_changed(&batch.watch.instance)? => &frozen,
+            _ => batch,
+        };
+        if batch.treatment == Treatment::Left {
+            let mut applied = Applied::default();
+            self.finish(stage, batch, finish, &mut applied)?;
+            applied.finished = true;
+            return Ok(applied);
+        }
+        let (mut applied, unmappable) = self.walk(stage, batch, after)?;
+        for (id, error) in unmappable {
+            stage.refuse(&id, &error.to_string())?;
+        }
+        stage.doubt(&applied.doubtful)?;
+        if applied.next_after.is_none() && applied.doubtful.is_empty() {
+            self.finish(stage, batch, finish, &mut applied)?;
+            applied.finished = true;
+        }
+        Ok(applied)
+    }
+
+    /// Writes what one transaction holds. Returns what does not map, too.
+    fn walk(
+        &self,
+        stage: &Stage,
+        batch: &Batch,
+        after: Option<&ResourceId>,
+    ) -> Result<(Applied, Unmappable), Error> {
+        let mut work = Work {
+            writer: self,
+            stage,
+            resource: batch.watch.resource,
+            pen: Pen::new(self.conn, batch)?,
+            gate: Gate::new(self.conn, &batch.watch, &batch.treatment, batch.sync_id)?,
+            applied: Applied::default(),
+            idle: 0,
+            unmappable: Vec::new(),
+            left: BTreeSet::new(),
+        };
+        let observed_at = work.pen.observed_at();
+        let mut lookup = Lookup::new(self.conn, &batch.watch, observed_at, stage.takes_over)?;
+        let mut last: Option<ResourceId> = None;
+        work.stage.each_staged(Which::After(after), &mut |staged| {
+            if work.is_full() {
+                work.applied.next_after = last.take();
+                return Ok(ControlFlow::Break(()));
+            }
+            last = Some(staged.id.clone());
+            work.settle(&mut lookup, staged)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if let (None, Some(after)) = (&work.applied.next_after, after) {
+            let which = Which::DoubtedUpTo(after);
+            work.stage.each_staged(which, &mut |staged| {
+                work.settle(&mut lookup, staged)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        let Work {
+            pen,
+            applied,
+            unmappable,
+            left,
+            ..
+        } = work;
+        pen.finish()?;
+        self.close_holds(&left, batch.watch.now)?;
+        Ok((applied, unmappable))
+    }
+}
+
+/// Staged resources that do not map, and why.
+type Unmappable = Vec<(ResourceId, MappingError)>;
+
+/// One line of a plan.
+#[derive(Clone, Copy, Debug)]
+pub enum Planning<'a> {
+    /// The sync would write this record.
+    Write(&'a ChangeRecord),
+    /// The sync would hold this change, at this path.
+    Hold(&'a ChangeRecord, &'a str),
+}
+
+/// The plan of a sync: every record it would write now and every change it would hold, in the order of
+/// ids, handed one by one to `each`.
+///
+/// # Errors
+/// Of the databases.
+pub fn plan(
+    stage: &Stage,
+    reader: &Reader,
+    watch: &Watch,
+    treatment: &Treatment,
+    each: &mut dyn FnMut(Planning<'_>),
+) -> Result<(), Error> {
+    // One moment of the mirror for the whole plan.
+    let _snapshot = reader.conn.unchecked_transaction()?;
+    let observed_at = record::observed_at(&reader.conn, watch.now)?;
+    let mut lookup = Lookup::new(&reader.conn, watch, observed_at, stage.takes_over)?;
+    let mut gate = Gate::new(&reader.conn, watch, treatment, 0)?;
+    stage.each_staged(Which::After(None), &mut |staged| {
+        let id = staged.id.clone();
+        let (_, due) = lookup.due(staged)?;
+        let passed = gate.pass(&mut lookup, &id, due)?;
+        if let Due::Record(due, _) = &passed.due {
+            each(Planning::Write(&due.0));
+        }
+        for kept in &passed.kept {
+            each(Planning::Hold(&kept.record, &kept.path));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
+/// `feed.last_seq`.
+pub(super) fn last_seq(conn: &Connection) -> Result<i64, Error> {
+    Ok(conn
+        .prepare_cached("SELECT last_seq FROM feed")?
+        .query_row([], |row| row.get(0))?)
+}
+
+/// One transaction under way.
+struct Work<'a> {
+    writer: &'a Writer<'a>,
+    stage: &'a Stage,
+    resource: ResourceType,
+    pen: Pen<'a>,
+    gate: Gate<'a>,
+    applied: Applied,
+    idle: usize,
+    unmappable: Unmappable,
+    /// The holds that somebody left.
+    left: BTreeSet<i64>,
+}
+
+impl Work<'_> {
+    fn is_full(&self) -> bool {
+        self.idle / IDLE_PER_RECORD >= self.pen.room()
+    }
+
+    fn settle(&mut self, lookup: &mut Lookup<'_>, staged: StagedRow) -> Result<(), Error> {
+        let id = staged.id.clone();
+        let (known, due) = lookup.due(staged)?;
+        let passed = self.gate.pass(lookup, &id, due)?;
+        for kept in &passed.kept {
+            self.applied.held += u64::from(self.stage.hold(kept)?);
+        }
+        let resolved = passed
+            .resolved
+            .iter()
+            .map(|hold_id| (*hold_id, Left::Resolved));
+        let released = passed.hold_id.map(|hold_id| (hold_id, Left::Released));
+        for (hold_id, state) in resolved.chain(released) {
+            self.writer.leave_hold(hold_id, self.resource, &id, state)?;
+            self.left.insert(hold_id);
+        }
+        self.write(&id, known, passed)
+    }
+
+    fn write(
+        &mut self,
+        id: &ResourceId,
+        known: Option<Known>,
+        passed: Passed,
+    ) -> Result<(), Error> {
+        match passed.due {
+            Due::Record(due, fingerprint) => {
+                let (record, columns) = &*due;
+                self.pen.write(known, record, columns, passed.hold_id)?;
+                match fingerprint {
+                    Some(fingerprint) => self.pen.remember(id, &fingerprint)?,
+                    None => self.pen.forget(id)?,
+                }
+                *match record.kind {
+                    Kind::Create => &mut self.applied.created,
+                    Kind::Update => &mut self.applied.updated,
+                    Kind::Deactivate => &mut self.applied.deactivated,
+                } += 1;
+                return Ok(());
+            }
+            Due::Nothing(fingerprint) => self.pen.remember(id, &fingerprint)?,
+            Due::Kept => self.pen.forget(id)?,
+            Due::Doubtful => self.applied.doubtful.push(id.clone()),
+            Due::Void | Due::Unproved(_) => {}
+            Due::Unmappable(error) => self.unmappable.push((id.clone(), error)),
+        }
+        self.idle += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::SignedDuration;
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::super::testing::{FULL, How, World, complete, id, proof, titled, user};
+    use super::super::trim::TrimOptions;
+    use super::*;
+    use crate::model::{Kind, Mode, Row};
+    use crate::reconcile::decode::decode;
+
+    const INCREMENTAL: How = How {
+        mode: Mode::Incremental,
+        ..FULL
+    };
+
+    /// Everything but what says when a sync last came to its end.
+    fn content(world: &World) -> BTreeMap<String, Vec<Vec<Value>>> {
+        let mut tables = world.dump();
+        for table in ["syncs", "sqlite_sequence", "sources", "instances"] {
+            tables.remove(table);
+        }
+        tables
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_directory_writes_its_sync_and_nothing_else() {
+        let mut world = World::new().await;
+        let directory = [
+            user(
+                "a",
+                "2026-01-01T00:00:00Z",
+                r#","title":"Agent","active":true"#,
+            ),
+            titled("b", "Boss"),
+            titled("c", "Clerk"),
+            titled("d", "Driver"),
+        ];
+        world.sync(&directory).await;
+        let before = content(&world);
+        let applied = world.sync(&directory).await;
+        let nothing = Applied {
+            finished: true,
+            ..Applied::default()
+        };
+        assert_eq!(applied, std::slice::from_ref(&nothing));
+        assert_eq!(content(&world), before);
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM syncs"), 2);
+
+        // Another order of members is another fingerprint, and still no change.
+        let mut shuffled = directory.clone();
+        shuffled[0] = user(
+            "a",
+            "2026-01-02T00:00:00Z",
+            r#","active":true,"title":"Agent""#,
+        );
+        assert_eq!(world.sync(&shuffled).await, [nothing]);
+        let mut after = content(&world);
+        assert_ne!(after["fingerprints"], before["fingerprints"]);
+        after.insert("fingerprints".into(), before["fingerprints"].clone());
+        assert_eq!(after, before);
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn a_user_comes_changes_leaves_and_returns() {
+        let mut world = World::new().await;
+        let (a, b) = (titled("a", "Agent"), titled("b", "Boss"));
+        world.sync(&[a.clone(), b.clone()]).await;
+        world.sync(&[titled("a", "Chief"), b.clone()]).await;
+        world.sync(std::slice::from_ref(&b)).await;
+        let gone: String = world.ask("SELECT gone_at FROM users WHERE id = 'a'");
+        assert_eq!(
+            gone,
+            world.ask::<String>("SELECT max(observed_at) FROM changes")
+        );
+        // The same bytes as before: the fingerprint must not hide that the user is back.
+        world.sync(&[titled("a", "Chief"), b.clone()]).await;
+        let inactive = user("b", "2026-02-01T00:00:00Z", r#","active":false"#);
+        world.sync(&[titled("a", "Chief"), inactive]).await;
+
+        let reader = world.reader();
+        let told: Vec<String> = reader
+            .changes(&super::super::read::ChangeQuery {
+                limit: 100,
+                ..Default::default()
+            })
+            .unwrap()
+            .iter()
+            .map(|row| {
+                format!(
+                    "{} {} {} {} {}",
+                    row.seq, row.sync_id, row.id, row.kind, row.reason
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "1 1 a create baseline",
+                "2 1 b create baseline",
+                "3 2 a update changed",
+                "4 3 a deactivate gone",
+                "5 4 a update returned",
+                "6 5 b deactivate inactive",
+            ]
+        );
+        assert_eq!(world.difference(), None);
+        let health = &reader.health(world.now).unwrap()[0];
+        assert_eq!((health.users, health.active), (2, 1));
+        assert_eq!(
+            world.ask::<String>("SELECT group_concat(id) FROM active_users"),
+            "a"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_was_killed_between_transactions_is_completed_by_the_next() {
+        let mut world = World::new().await;
+        let directory: Vec<Row> = ["a", "b", "c", "d", "e"].map(|id| titled(id, "x")).to_vec();
+        let killed = How {
+            limit: 2,
+            transactions: 2,
+            ..FULL
+        };
+        let applied = world.sync_as(killed, &directory).await;
+        assert_eq!(applied[0].next_after, Some(id("b")));
+        assert_eq!(applied[1].next_after, Some(id("d")));
+        assert!(!applied.iter().any(|applied| applied.finished));
+        assert_eq!(world.mirror.head(), 4);
+        assert_eq!(world.difference(), None);
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM syncs"), 0);
+        let untouched = "SELECT baseline_at IS NULL AND watermark IS NULL AND last_success_at IS NULL FROM sources";
+        assert!(world.ask::<bool>(untouched));
+
+        let rest = world.sync(&directory).await;
+        assert_eq!((rest[0].created, rest[0].finished), (1, true));
+        assert_eq!(
+            world.ask::<String>("SELECT group_concat(seq || id || sync_id) FROM changes"),
+            "1a1,2b1,3c1,4d1,5e2"
+        );
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn the_counts_of_all_transactions_are_in_the_row_of_the_sync() {
+        let mut world = World::new().await;
+        let directory: Vec<Row> = ["a", "b", "c", "d", "e"].map(|id| titled(id, "x")).to_vec();
+        let small = How { limit: 2, ..FULL };
+        assert_eq!(world.sync_as(small, &directory).await.len(), 3);
+        let row = "SELECT id || ' ' || seen || ' ' || created || ' ' || outcome FROM syncs";
+        assert_eq!(world.ask::<String>(row), "1 5 5 succeeded");
+    }
+
+    #[tokio::test]
+    async fn what_another_sync_changed_meanwhile_is_asked_for_again() {
+        let mut world = World::new().await;
+        let (b, c) = (titled("b", "Boss"), titled("c", "Clerk"));
+        world
+            .sync(&[titled("a", "Agent"), b.clone(), c.clone()])
+            .await;
+
+        // A full crawl reads the old title and a new boss; meanwhile an incremental one brings a newer title.
+        let mut stage = world.stage(Mode::Full);
+        world.page(&mut stage, &[titled("a", "Old"), titled("b", "Bishop")]);
+        let newer = user("a", "2026-01-05T00:00:00Z", r#","title":"New""#);
+        world.sync_as(INCREMENTAL, &[newer]).await;
+        world.page(&mut stage, &[c]);
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
+
+        let mut records = Vec::new();
+        let (batch, _) = world.ending(&stage).await;
+        let mut each = |planning: Planning<'_>| {
+            if let Planning::Write(record) = planning {
+                records.push((record.id.as_str().to_owned(), record.kind));
+            }
+        };
+        let reader = world.reader();
+        plan(&stage, &reader, &batch.watch, &batch.treatment, &mut each).unwrap();
+        assert_eq!(records, [("b".to_owned(), Kind::Update)]);
+
+        // One record a transaction: `a` is doubtful long before the end, and not forgotten there.
+        let small = How { limit: 1, ..FULL };
+        let applied = world.apply(stage, small).await;
+        let last = applied.last().unwrap();
+        assert_eq!((&*last.doubtful, last.finished), (&[id("a")][..], false));
+        assert_eq!(
+            world.ask::<String>("SELECT title FROM users WHERE id = 'a'"),
+            "New"
+        );
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM syncs"), 2);
+
+        let mut stage = world.stage(Mode::Full);
+        world.page(
+            &mut stage,
+            &[
+                titled("a", "Old"),
+                titled("b", "Bishop"),
+                titled("c", "Clerk"),
+            ],
+        );
+        // The stamp went back: a lagging node may have answered. Asked by id, that answer stands.
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
+        let answer = decode(ResourceType::User, &titled("a", "Old")).unwrap();
+        stage.put_asked(world.mirror.head(), answer).unwrap();
+        assert!(stage.doubtful(&world.reader()).unwrap().is_empty());
+        assert!(world.apply(stage, FULL).await[0].finished);
+        assert_eq!(
+            world.ask::<String>("SELECT title FROM users WHERE id = 'a'"),
+            "Old"
+        );
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_doubt_is_applied_wherever_the_transactions_stand() {
+        let mut world = World::new().await;
+        world
+            .sync(&[titled("a", "Agent"), titled("b", "Boss")])
+            .await;
+        let mut stage = world.stage(Mode::Full);
+        world.page(&mut stage, &[titled("a", "Old"), titled("b", "Bishop")]);
+        world.sync_as(INCREMENTAL, &[titled("a", "New")]).await;
+
+        let (batch, finish) = world.ending(&stage).await;
+        let base_seq = world.mirror.head();
+        let answer = decode(ResourceType::User, &titled("a", "Newest")).unwrap();
+        let (first, second) = world
+            .mirror
+            .write(move |writer| {
+                let first = writer.apply(&mut stage, &batch, None, &finish)?;
+                // Another sync wrote `b` here; the answer about `a` is younger than all of it.
+                stage.put_asked(base_seq + 1, answer)?;
+                let second = writer.apply(&mut stage, &batch, Some(&id("b")), &finish)?;
+                Ok((first, second))
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            (first.updated, &*first.doubtful, first.finished),
+            (1, &[id("a")][..], false)
+        );
+        assert_eq!((second.updated, second.finished), (1, true));
+        assert_eq!(
+            world.ask::<String>("SELECT title FROM users WHERE id = 'a'"),
+            "Newest"
+        );
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_void_once_the_user_was_touched() {
+        let mut world = World::new().await;
+        world
+            .sync(&[titled("a", "Agent"), titled("b", "Boss")])
+            .await;
+        let mut stage = world.stage(Mode::Full);
+        world.page(&mut stage, &[titled("b", "Boss")]);
+        let reader = world.reader();
+        let certificate = complete(1);
+        let candidates = stage
+            .candidates(&reader, certificate.as_complete().unwrap())
+            .unwrap();
+        assert_eq!(candidates.len(), 1);
+        stage
+            .put_gone(world.mirror.head(), &id("a"), &proof(world.now))
+            .unwrap();
+        world.sync_as(INCREMENTAL, &[titled("a", "New")]).await;
+        let applied = world.apply(stage, FULL).await;
+        assert_eq!((applied[0].deactivated, applied[0].finished), (0, true));
+        assert!(world.ask::<bool>("SELECT active FROM users WHERE id = 'a'"));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_map_costs_itself_only() {
+        let mut world = World::new().await;
+        let mut stage = world.stage(Mode::Full);
+        world.page(&mut stage, &[titled("a", "Agent"), titled("b", "Boss")]);
+        // Decoding would not let it through.
+        let broken = r#"{"active":true,"id":"a","title":{"x":1}}"#;
+        stage
+            .conn
+            .execute("UPDATE staged SET canonical = ?1 WHERE id = 'a'", [broken])
+            .unwrap();
+        let applied = world.apply(stage, FULL).await;
+        assert_eq!((applied[0].created, applied[0].finished), (1, true));
+        assert_eq!(
+            world.ask::<String>("SELECT key || body FROM rejects"),
+            format!("a{broken}")
+        );
+        assert_eq!(world.ask::<i64>("SELECT rejected FROM syncs"), 1);
+    }
+
+    #[tokio::test]
+    async fn observed_at_never_goes_back_with_the_clock() {
+        let mut world = World::new().await;
+        world.sync(&[titled("a", "Agent")]).await;
+        world.now -= SignedDuration::from_hours(48);
+        world.sync(&[titled("a", "Chief")]).await;
+        let times = "SELECT count(DISTINCT observed_at) FROM changes";
+        assert_eq!((world.mirror.head(), world.ask::<i64>(times)), (2, 1));
+        assert_eq!(world.difference(), None);
+    }
+
+    /// One step of a random history.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// These users are all there are, with these titles; by one sync that may be killed.
+        Full(BTreeMap<u8, u8>, usize),
+        /// These were changed.
+        Incremental(BTreeMap<u8, u8>),
+        /// The clock jumps by so many minutes.
+        Clock(i64),
+        /// Trims what is older than so many minutes.
+        Trim(i64, usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let users = || proptest::collection::btree_map(0..7_u8, 0..4_u8, 0..7);
+        let step = prop_oneof![
+            4 => (users(), prop_oneof![Just(usize::MAX), 1..3_usize]).prop_map(|(users, kill)| Step::Full(users, kill)),
+            2 => users().prop_map(Step::Incremental),
+            1 => (-90..90_i64).prop_map(Step::Clock),
+            2 => (0..20_i64, 1..5_usize).prop_map(|(age, batch)| Step::Trim(age, batch)),
+        ];
+        proptest::collection::vec(step, 1..9)
+    }
+
+    fn rows(users: &BTreeMap<u8, u8>) -> Vec<Row> {
+        let row = |(id, state): (&u8, &u8)| {
+            let id = format!("u{id}");
+            match state {
+                0 => user(&id, "2026-01-01T00:00:00Z", r#","active":false"#),
+                1 => user(&id, "yesterday", ""),
+                more => titled(&id, &format!("t{more}")),
+            }
+        };
+        users.iter().map(row).collect()
+    }
+
+    async fn take_step(world: &mut World, step: &Step) {
+        match step {
+            Step::Full(users, transactions) => {
+                let how = How {
+                    limit: 2,
+                    transactions: *transactions,
+                    ..FULL
+                };
+                let rows = rows(users);
+                // Without a baseline nobody is absent.
+                let absences_count = world.ask("SELECT baseline_at IS NOT NULL FROM sources");
+                let applied = world.sync_as(how, &rows).await;
+                if absences_count && applied.last().is_some_and(|last| last.finished) {
+                    let again = world.sync(&rows).await;
+                    let written = |one: &Applied| one.created + one.updated + one.deactivated;
+                    assert_eq!(again.iter().map(written).sum::<u64>(), 0, "{step:?}");
+                }
+            }
+            Step::Incremental(users) => {
+                world.sync_as(INCREMENTAL, &rows(users)).await;
+            }
+            Step::Clock(minutes) => world.now += SignedDuration::from_mins(*minutes),
+            Step::Trim(age, batch) => {
+                let before = world.now - SignedDuration::from_mins(*age);
+                let options = TrimOptions {
+                    changes_before: Some(before),
+                    syncs_before: before,
+                    batch: *batch,
+                };
+                let mut more = true;
+                while more {
+                    more = world
+                        .mirror
+                        .write(move |writer| writer.trim(&options))
+                        .await
+                        .unwrap();
+                    assert_eq!(world.difference(), None, "{step:?}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn any_history_folds_to_the_mirror_trimmed_guarded_or_not(steps in steps(), guarded: bool) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let mut world = World::new().await;
+                if guarded {
+                    world.limits = super::super::testing::strict();
+                }
+                for step in &steps {
+                    take_step(&mut world, step).await;
+                    assert_eq!(world.difference(), None, "{step:?}");
+                }
+            });
+        }
+    }
+}

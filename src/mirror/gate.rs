@@ -1,0 +1,700 @@
+//! What the guards make of what is due: the step between the plan and the writing, shared by a dry run.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::due::{self, Due, Lookup};
+use super::error::Error;
+use super::read::Reader;
+use super::stage::Stage;
+use super::staged::Which;
+use super::window::{self, Released};
+use crate::model::{
+    ChangeEvent, ChangeRecord, InstanceName, Reason, ResourceId, ResourceType, State,
+};
+use crate::reconcile::guard::{self, Concern, Limits};
+use crate::reconcile::{diff, keep};
+
+/// What guards a source.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The instance.
+    pub instance: InstanceName,
+    /// The resource type.
+    pub resource: ResourceType,
+    /// When the source got its baseline: before, creates and updates have the reason `baseline`.
+    pub baseline_at: Option<Timestamp>,
+    /// What its guards let through.
+    pub limits: Limits,
+    /// By our clock; `observed_at` never goes back all the same.
+    pub now: Timestamp,
+}
+
+/// How many changes of each concern a sync would write, before anything is written. Who is in an open
+/// hold for it already is not counted again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned(BTreeMap<Concern, u64>);
+
+/// What becomes of what a sync found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// The guards decide, by how much there is of each concern.
+    Guarded(Planned),
+    /// It looks like another directory: all of it is one hold, for the reason given in words.
+    HeldWhole(String),
+    /// It still looks like another directory, or nobody knows whether: nothing is written.
+    Left,
+    /// A person approved this hold of the guard `source_changed`: all of it is applied.
+    TakenOver(i64),
+    /// These are answers about the users of a hold that a person approved.
+    Approved(i64),
+}
+
+/// Why an absent user is held although the guard would let him go.
+pub(super) const SIGHT_MAY_BE_LOST: &str =
+    "no living user of the same company, department or location was seen: sight may be lost";
+
+/// The path of everything.
+const ALL: &str = "all";
+
+/// A change that is kept back, on its way into a new hold.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) guard: &'static str,
+    /// The attribute of a blanking.
+    pub(super) attribute: Option<String>,
+    pub(super) path: String,
+    pub(super) limit_text: String,
+    pub(super) record: ChangeRecord,
+}
+
+/// What is due once the guards have seen it.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) due: Due,
+    /// The hold that a record was released from.
+    pub(super) hold_id: Option<i64>,
+    /// What goes into a new hold.
+    pub(super) kept: Vec<Kept>,
+    /// The holds that this user leaves, because what was read asks for the change no more.
+    pub(super) resolved: Vec<i64>,
+}
+
+impl From<Due> for Passed {
+    fn from(due: Due) -> Self {
+        Self {
+            due,
+            hold_id: None,
+            kept: Vec::new(),
+            resolved: Vec::new(),
+        }
+    }
+}
+
+impl Planned {
+    /// Counts what is due, for everything that is staged.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn of(stage: &Stage, reader: &Reader, watch: &Watch) -> Result<Self, Error> {
+        let mut planned = Self::default();
+        if stage.horizon.nobody {
+            // Whom nobody knew can lose nothing.
+            return Ok(planned);
+        }
+        let _snapshot = reader.conn.unchecked_transaction()?;
+        let mut lookup = Lookup::new(&reader.conn, watch, watch.now, stage.takes_over)?;
+        let holds = OpenHolds::of(&reader.conn, watch)?;
+        stage.each_staged(Which::After(None), &mut |staged| {
+            let id = staged.id.clone();
+            let (_, due) = lookup.due(staged)?;
+            if let Some(record) = due.record() {
+                let mut concerns = guard::concerns(record.kind, record.changed.as_deref());
+                if !concerns.is_empty() {
+                    let open = holds.of_user(&id)?;
+                    concerns.retain(|concern| !open.iter().any(|(_, held)| held == concern));
+                }
+                for concern in concerns {
+                    *planned.0.entry(concern).or_default() += 1;
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(planned)
+    }
+
+    /// Whether with so many more deactivations the guard would hold them all.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn would_hold(&self, reader: &Reader, watch: &Watch, more: u64) -> Result<bool, Error> {
+        let _snapshot = reader.conn.unchecked_transaction()?;
+        let mut planned = self.clone();
+        *planned.0.entry(Concern::Deactivation).or_default() += more;
+        let mut counts = Counts::new(&reader.conn, watch, planned, 0);
+        Ok(counts.refuse(&Concern::Deactivation)?.is_some())
+    }
+}
+
+/// Decides for each resource of one transaction, or of a dry run.
+pub(super) struct Gate<'a> {
+    watch: &'a Watch,
+    treatment: &'a Treatment,
+    holds: OpenHolds<'a>,
+    counts: Counts<'a>,
+}
+
+impl<'a> Gate<'a> {
+    pub(super) fn new(
+        conn: &'a Connection,
+        watch: &'a Watch,
+        treatment: &'a Treatment,
+        sync_id: i64,
+    ) -> Result<Self, Error> {
+        let planned = match treatment {
+            Treatment::Guarded(planned) => planned.clone(),
+            _ => Planned::default(),
+        };
+        Ok(Self {
+            watch,
+            treatment,
+            holds: OpenHolds::of(conn, watch)?,
+            counts: Counts::new(conn, watch, planned, sync_id),
+        })
+    }
+
+    /// What may be written of what is due, and what is kept back.
+    pub(super) fn pass(
+        &mut self,
+        lookup: &mut Lookup<'_>,
+        id: &ResourceId,
+        due: Due,
+    ) -> Result<Passed, Error> {
+        match self.treatment {
+            Treatment::Guarded(_) => self.guard(lookup, id, due, None),
+            Treatment::Approved(hold_id) => self.guard(lookup, id, due, Some(*hold_id)),
+            Treatment::TakenOver(hold_id) => Ok(taken_over(due, *hold_id)),
+            Treatment::HeldWhole(why) => Ok(held_whole(due, why)),
+            Treatment::Left => Ok(Due::Void.into()),
+        }
+    }
+
+    fn guard(
+        &mut self,
+        lookup: &mut Lookup<'_>,
+        id: &ResourceId,
+        due: Due,
+        approved: Option<i64>,
+    ) -> Result<Passed, Error> {
+        if !matches!(due, Due::Nothing(_) | Due::Record(..) | Due::Unproved(_)) {
+            return Ok(due.into());
+        }
+        let open = self.holds.of_user(id)?;
+        let concerns = due.record().map_or_else(Vec::new, |record| {
+            guard::concerns(record.kind, record.changed.as_deref())
+        });
+        let mut passed = Passed::from(due);
+        let is_unproved = matches!(passed.due, Due::Unproved(_));
+        if !is_unproved {
+            let left = open.iter().filter(|(_, held)| !concerns.contains(held));
+            passed.resolved = left.map(|(hold_id, _)| *hold_id).collect();
+        }
+        let mut paths = Vec::new();
+        for concern in &concerns {
+            let held = open.iter().find(|(_, held)| held == concern);
+            if let (Some((hold_id, _)), false) = (held, is_unproved)
+                && Some(*hold_id) == approved
+            {
+                passed.hold_id = approved;
+                continue;
+            }
+            let refused = match (held, approved) {
+                // A person said nothing of it: the next sync reads it again.
+                (Some(_), _) | (None, Some(_)) => None,
+                (None, None) => match self.counts.refuse(concern)? {
+                    None if is_unproved => Some(SIGHT_MAY_BE_LOST.to_owned()),
+                    None => {
+                        self.counts.let_through(concern);
+                        continue;
+                    }
+                    refused => refused,
+                },
+            };
+            let is_gone = passed
+                .due
+                .record()
+                .is_some_and(|record| record.reason == Reason::Gone);
+            let path = concern.path(is_gone);
+            if let (Some(limit_text), Some(record)) = (refused, passed.due.record()) {
+                passed.kept.push(Kept {
+                    guard: match concern {
+                        Concern::Deactivation => "deactivations",
+                        Concern::Blanking(_) => "blanking",
+                    },
+                    attribute: match concern {
+                        Concern::Deactivation => None,
+                        Concern::Blanking(attribute) => Some(attribute.clone()),
+                    },
+                    path: path.to_owned(),
+                    limit_text,
+                    record: record.clone(),
+                });
+            }
+            paths.push(path);
+        }
+        if !paths.is_empty() {
+            passed.due = self.without(lookup, id, passed.due, &paths)?;
+        } else if is_unproved {
+            passed.due = Due::Void;
+        }
+        Ok(passed)
+    }
+
+    /// What is due without the paths that are held.
+    fn without(
+        &self,
+        lookup: &mut Lookup<'_>,
+        id: &ResourceId,
+        due: Due,
+        paths: &[&str],
+    ) -> Result<Due, Error> {
+        let Due::Record(due, _) = due else {
+            return Ok(Due::Kept);
+        };
+        let record = due.0;
+        if paths.contains(&ALL) {
+            return Ok(Due::Kept);
+        }
+        let Some((_, before)) = lookup.row(id)? else {
+            return Ok(Due::Kept);
+        };
+        let resource = self.watch.resource;
+        let canonical = keep::keep(resource, &before.canonical, &record.after.canonical, paths);
+        let event = ChangeEvent {
+            resource,
+            id: record.id,
+            before: Some(before),
+            after: State {
+                canonical,
+                ..record.after
+            },
+            proof: None,
+        };
+        Ok(
+            match diff::record(event, self.watch.baseline_at.is_some()) {
+                // A fingerprint is stored only of what was applied in full.
+                Some(record) => due::mapped(record, None),
+                None => Due::Kept,
+            },
+        )
+    }
+}
+
+/// A person said that this is another directory: the records say so.
+fn taken_over(due: Due, hold_id: i64) -> Passed {
+    let due = match due {
+        Due::Record(mut due, fingerprint) => {
+            due.0.reason = Reason::SourceChanged;
+            Due::Record(due, fingerprint)
+        }
+        // Not proved, so not gone: the next full sync asks again.
+        Due::Unproved(_) => Due::Void,
+        due => due,
+    };
+    Passed {
+        hold_id: matches!(due, Due::Record(..)).then_some(hold_id),
+        ..due.into()
+    }
+}
+
+fn held_whole(due: Due, why: &str) -> Passed {
+    let kept = match due {
+        Due::Record(due, _) | Due::Unproved(due) => Kept {
+            guard: "source_changed",
+            attribute: None,
+            path: ALL.to_owned(),
+            limit_text: why.to_owned(),
+            record: due.0,
+        },
+        // Not even a new fingerprint: it is looked at again.
+        Due::Nothing(_) => return Due::Void.into(),
+        due => return due.into(),
+    };
+    Passed {
+        kept: vec![kept],
+        ..Due::Kept.into()
+    }
+}
+
+/// What is held of the users of one source, by the guards that hold one path of a user.
+struct OpenHolds<'a> {
+    conn: &'a Connection,
+    instance: &'a str,
+    resource: ResourceType,
+    /// As a rule there are none, and nobody needs to be looked up.
+    any: bool,
+}
+
+impl<'a> OpenHolds<'a> {
+    fn of(conn: &'a Connection, watch: &'a Watch) -> Result<Self, Error> {
+        let instance = watch.instance.as_str();
+        let any = conn
+            .prepare_cached(
+                "SELECT 1 FROM holds
+                 WHERE instance = ?1 AND state = 'open' AND guard <> 'source_changed'",
+            )?
+            .exists([instance])?;
+        Ok(Self {
+            conn,
+            instance,
+            resource: watch.resource,
+            any,
+        })
+    }
+
+    fn of_user(&self, id: &ResourceId) -> Result<Vec<(i64, Concern)>, Error> {
+        if !self.any {
+            return Ok(Vec::new());
+        }
+        let mut held = self.conn.prepare_cached(
+            "SELECT hold_id, guard, path FROM hold_changes JOIN holds ON holds.id = hold_id
+             WHERE hold_changes.resource = ?1 AND hold_changes.id = ?2 AND hold_changes.state = 'held'
+               AND instance = ?3 AND holds.state = 'open' AND guard <> 'source_changed'
+             ORDER BY hold_id",
+        )?;
+        let held = held.query_map(
+            params![self.resource.as_str(), id.as_str(), self.instance],
+            |row| {
+                let (guard, path): (String, String) = (row.get(1)?, row.get(2)?);
+                let concern = match &*guard {
+                    "deactivations" => Concern::Deactivation,
+                    _ => Concern::Blanking(path),
+                };
+                Ok((row.get(0)?, concern))
+            },
+        )?;
+        Ok(held.collect::<Result<_, _>>()?)
+    }
+}
+
+/// How many of each concern there are in the window, this sync's included.
+struct Counts<'a> {
+    conn: &'a Connection,
+    watch: &'a Watch,
+    planned: Planned,
+    sync_id: i64,
+    /// What the feed has; read when it is needed.
+    released: Option<Released>,
+    /// Of how many users it is a share; read when it matters.
+    users: BTreeMap<Concern, u64>,
+}
+
+impl<'a> Counts<'a> {
+    fn new(conn: &'a Connection, watch: &'a Watch, planned: Planned, sync_id: i64) -> Self {
+        Self {
+            conn,
+            watch,
+            planned,
+            sync_id,
+            released: None,
+            users: BTreeMap::new(),
+        }
+    }
+
+    /// Why one more of this concern must be held, in words; `None` if it may go through.
+    fn refuse(&mut self, concern: &Concern) -> Result<Option<String>, Error> {
+        let released = match self.released.take() {
+            Some(released) => released,
+            None => window::released(self.conn, self.watch, self.sync_id)?,
+        };
+        let count = |counts: &BTreeMap<Concern, u64>| counts.get(concern).copied().unwrap_or(0);
+        // What was not planned, because it had to be asked for again, counts as it comes.
+        let here = count(&self.planned.0).max(count(&released.here) + 1);
+        let n = count(&released.elsewhere) + here;
+        self.released = Some(released);
+        let limit = self.watch.limits.of(concern);
+        let users = match self.users.get(concern) {
+            Some(users) => *users,
+            None if limit.asks_for_share(n) => {
+                let users = window::users(self.conn, self.watch, concern)?;
+                self.users.insert(concern.clone(), users);
+                users
+            }
+            None => 0,
+        };
+        Ok(limit.exceeded(n, users))
+    }
+
+    fn let_through(&mut self, concern: &Concern) {
+        if let Some(released) = &mut self.released {
+            *released.here.entry(concern.clone()).or_default() += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{FULL, How, World, id, name, strict, titled, user};
+    use super::*;
+    use crate::model::{Mode, Row};
+
+    const INCREMENTAL: How = How {
+        mode: Mode::Incremental,
+        ..FULL
+    };
+
+    const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+    async fn guarded(directory: &[Row]) -> World {
+        let mut world = World::new().await;
+        world.limits = strict();
+        world.sync(directory).await;
+        world
+    }
+
+    fn with(id: &str, members: &str) -> Row {
+        user(id, "2026-01-01T00:00:00Z", &format!(",{members}"))
+    }
+
+    fn inactive(id: &str, title: &str) -> Row {
+        with(id, &format!(r#""active":false,"title":"{title}""#))
+    }
+
+    fn column(world: &World, sql: &str) -> String {
+        world
+            .ask::<Option<String>>(&format!("SELECT group_concat(x, ' ') FROM ({sql})"))
+            .unwrap_or_default()
+    }
+
+    fn held(world: &World) -> String {
+        column(
+            world,
+            "SELECT id || ':' || path AS x FROM users_held ORDER BY id, path",
+        )
+    }
+
+    #[tokio::test]
+    async fn two_go_and_three_are_held_while_all_else_of_them_goes_through() {
+        let directory = IDS.map(|id| titled(id, "x"));
+        for n in [2, 3] {
+            let mut world = guarded(&directory).await;
+            let changed: Vec<Row> = IDS[..n].iter().map(|id| inactive(id, "y")).collect();
+            let applied = world.sync_as(INCREMENTAL, &changed).await.remove(0);
+            assert_eq!(
+                column(&world, "SELECT id AS x FROM users WHERE title = 'y'"),
+                IDS[..n].join(" ")
+            );
+            if n == 2 {
+                assert_eq!((applied.deactivated, applied.held), (2, 0));
+                assert_eq!(held(&world), "");
+            } else {
+                assert_eq!(
+                    (applied.deactivated, applied.updated, applied.held),
+                    (0, 3, 3)
+                );
+                assert_eq!(held(&world), "a:active b:active c:active");
+                assert_eq!(world.ask::<i64>("SELECT count(*) FROM active_users"), 6);
+                assert!(
+                    world
+                        .ask::<bool>("SELECT min(json_extract(attributes, '$.active')) FROM users")
+                );
+                // As it was read.
+                assert!(world.ask::<bool>(
+                    "SELECT max(json_extract(after, '$.active')) = 0 FROM hold_changes"
+                ));
+                assert_eq!(applied.opened[0].count, 3);
+            }
+            assert_eq!(world.difference(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_open_hold_is_not_written_again_and_heals_user_by_user() {
+        let mut directory = IDS.map(|id| titled(id, "x"));
+        let mut world = guarded(&directory).await;
+        for place in 0..3 {
+            directory[place] = inactive(IDS[place], "x");
+        }
+        world.sync(&directory).await;
+        let tables = |world: &World| {
+            let mut tables = world.dump();
+            for table in ["syncs", "sqlite_sequence", "sources", "instances"] {
+                tables.remove(table);
+            }
+            tables
+        };
+        let before = tables(&world);
+        let applied = world.sync(&directory).await.remove(0);
+        assert_eq!((applied.held, applied.opened.len()), (0, 0));
+        assert_eq!(tables(&world), before);
+
+        directory[0] = titled("a", "x");
+        world.sync(&directory).await;
+        assert_eq!(held(&world), "b:active c:active");
+        // Two more are new candidates, and a hold of their own: in the window there are five.
+        directory[3] = inactive("d", "x");
+        directory[4] = inactive("e", "x");
+        world.limits.deactivations.count = 1;
+        world.limits.deactivations.at_least = 1;
+        world.sync(&directory).await;
+        assert_eq!(
+            column(
+                &world,
+                "SELECT hold_id || id AS x FROM users_held ORDER BY hold_id, id"
+            ),
+            "1b 1c 2d 2e"
+        );
+        world.sync(&IDS.map(|id| titled(id, "x"))).await;
+        assert_eq!(
+            column(
+                &world,
+                "SELECT state AS x FROM holds UNION ALL SELECT DISTINCT state FROM hold_changes"
+            ),
+            "resolved resolved resolved"
+        );
+        assert_eq!(
+            world.ask::<i64>("SELECT count(*) FROM changes WHERE kind <> 'create'"),
+            0
+        );
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn one_attribute_turning_empty_is_held_by_itself_and_a_reference_counts_once() {
+        let urn = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
+        let full = IDS.map(|id| {
+            with(id, &format!(
+                r#""title":"t","nickName":"n","{urn}":{{"department":{{"value":"d1","name":"D"}},"company":{{"value":"c1","name":"C"}}}}"#
+            ))
+        });
+        let mut world = guarded(&full).await;
+        // Departments are lost, and the labels of companies; two titles, three nicknames.
+        let lost: Vec<Row> = IDS.iter().zip(0..).map(|(id, n)| {
+            let title = if n < 2 { "" } else { "t" };
+            let nick = if n < 3 { "" } else { "n" };
+            with(id, &format!(
+                r#""title":"{title}","nickName":"{nick}","{urn}":{{"company":{{"value":"c1"}}}}"#
+            ))
+        }).collect();
+        world.sync(&lost).await;
+        assert_eq!(
+            column(
+                &world,
+                "SELECT attribute || count AS x FROM holds ORDER BY attribute"
+            ),
+            "department6 nickName3"
+        );
+        assert_eq!(
+            column(
+                &world,
+                "SELECT coalesce(title, '-') || coalesce(company, '-') || department || department_id AS x FROM users ORDER BY id"
+            ),
+            "--Dd1 --Dd1 t-Dd1 t-Dd1 t-Dd1 t-Dd1"
+        );
+        assert_eq!(
+            world.ask::<i64>("SELECT sum(attributes LIKE '%nickName%') FROM users"),
+            6
+        );
+        assert_eq!(world.difference(), None);
+        world.sync(&full).await;
+        assert_eq!(held(&world), "");
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn what_another_sync_released_since_the_plan_counts() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let mut stage = world.stage(Mode::Full);
+        let mut directory = IDS.map(|id| titled(id, "x"));
+        directory[0] = inactive("a", "x");
+        directory[1] = inactive("b", "x");
+        world.crawl(&mut stage, &directory);
+        let (batch, finish) = world.ending(&stage).await;
+        // Planned, two pass. But now there are two of an incremental sync before them.
+        world
+            .sync_as(INCREMENTAL, &[inactive("e", "x"), inactive("f", "x")])
+            .await;
+        let applied = world
+            .mirror
+            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish))
+            .await
+            .unwrap();
+        assert_eq!((applied.deactivated, applied.held), (0, 2));
+        assert_eq!(held(&world), "a:active b:active");
+    }
+
+    #[tokio::test]
+    async fn a_hold_is_there_with_the_end_of_its_sync_and_not_before() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let changed: Vec<Row> = IDS.iter().map(|id| inactive(id, "y")).collect();
+        let killed = How {
+            limit: 2,
+            transactions: 2,
+            ..FULL
+        };
+        world.sync_as(killed, &changed).await;
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM holds"), 0);
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM active_users"), 6);
+        assert_eq!(world.difference(), None);
+        let small = How { limit: 2, ..FULL };
+        let applied = world.sync_as(small, &changed).await;
+        assert_eq!(applied.iter().map(|one| one.held).sum::<u64>(), 6);
+        assert_eq!(
+            world.ask::<i64>("SELECT held FROM syncs ORDER BY id DESC"),
+            6
+        );
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM users_held"), 6);
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn who_is_held_and_then_gone_is_not_held_twice() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let changed: Vec<Row> = IDS.iter().map(|id| inactive(id, "x")).collect();
+        world.sync(&changed).await;
+        world.sync(&changed[1..]).await;
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM holds"), 1);
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM users_held"), 6);
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM active_users"), 6);
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn an_incremental_sync_under_way_writes_nothing_once_it_looks_like_another_directory() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let mut stage = world.stage(Mode::Incremental);
+        world.page(&mut stage, &[titled("a", "y")]);
+        let (batch, finish) = world.ending(&stage).await;
+        let mut whole = world.stage(Mode::Full);
+        world.page(&mut whole, &[titled("z", "new")]);
+        whole.take_over();
+        whole.put_absent(whole.base_seq(), &id("a")).unwrap();
+        let (mut held_whole, end) = world.ending(&whole).await;
+        held_whole.treatment = Treatment::HeldWhole("6 of 6".to_owned());
+        let head = world.mirror.head();
+        let (kept, frozen) = world
+            .mirror
+            .write(move |writer| {
+                let kept = writer.apply(&mut whole, &held_whole, None, &end)?;
+                Ok((kept, writer.apply(&mut stage, &batch, None, &finish)?))
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            (kept.held, frozen.updated, world.mirror.head()),
+            (2, 0, head)
+        );
+        assert_eq!(
+            world.ask::<String>("SELECT state FROM instances"),
+            "source_changed"
+        );
+        assert_eq!(held(&world), "a:all z:all");
+        let reader = world.reader();
+        let change = reader.source_change(&name("acme")).unwrap();
+        assert_eq!(change, super::super::holds::SourceChange::Open(1));
+        assert_eq!(world.difference(), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! How the instances are: what `musterd status` and the daemon's status line show.
+
+use jiff::Timestamp;
+
+use super::column::{json, time};
+use super::error::Error;
+use super::read::Reader;
+use crate::model::{Capabilities, ResourceType};
+
+/// A row of `instances` with what `mirror_health` adds.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Health {
+    /// The instance.
+    pub instance: String,
+    /// Its pinned origin.
+    pub url: String,
+    /// `new`, `healthy`, `failing`, `source_changed`, `unlinked`.
+    pub state: String,
+    /// When it may be asked again.
+    pub not_before: Option<String>,
+    /// When a sync last succeeded.
+    pub last_success_at: Option<String>,
+    /// Age of the last success in seconds.
+    pub last_success_age_seconds: Option<i64>,
+    /// The last error.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<String>,
+    /// Failures since the last success.
+    pub consecutive_failures: i64,
+    /// Users known and not gone.
+    pub users: i64,
+    /// Of those, active.
+    pub active: i64,
+    /// Open holds.
+    pub open_holds: i64,
+    /// Rejects.
+    pub rejects: i64,
+    /// When the baseline was done.
+    pub baseline_at: Option<String>,
+    /// When a complete full sync last succeeded.
+    pub last_full_success_at: Option<String>,
+    /// Up to when incremental syncs are complete.
+    pub watermark: Option<String>,
+    /// What was probed.
+    pub capabilities: Option<Capabilities>,
+}
+
+impl Reader {
+    /// The health of every instance, by name. `now` is for the age of the last success.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn health(&self, now: Timestamp) -> Result<Vec<Health>, Error> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT name, url, instances.state, not_before, instances.last_success_at, last_error, last_error_at,
+                    consecutive_failures, coalesce(living, 0), coalesce(active, 0), coalesce(rejected, 0),
+                    (SELECT count(*) FROM holds WHERE holds.instance = name AND holds.state = 'open'),
+                    baseline_at, last_full_success_at, watermark, capabilities
+             FROM instances
+             LEFT JOIN sources ON sources.instance = name AND sources.resource = ?1
+             LEFT JOIN source_counts ON source_counts.instance = name AND source_counts.resource = ?1
+             ORDER BY name",
+        )?;
+        let rows = statement.query_map([ResourceType::User.as_str()], |row| {
+            let last_success = time(row, 4)?;
+            Ok(Health {
+                instance: row.get(0)?,
+                url: row.get(1)?,
+                state: row.get(2)?,
+                not_before: row.get(3)?,
+                last_success_at: row.get(4)?,
+                // A clock that was set back makes nothing younger than new.
+                last_success_age_seconds: last_success
+                    .map(|at| now.duration_since(at).as_secs().max(0)),
+                last_error: row.get(5)?,
+                last_error_at: row.get(6)?,
+                consecutive_failures: row.get(7)?,
+                users: row.get(8)?,
+                active: row.get(9)?,
+                rejects: row.get(10)?,
+                open_holds: row.get(11)?,
+                baseline_at: row.get(12)?,
+                last_full_success_at: row.get(13)?,
+                watermark: row.get(14)?,
+                capabilities: json(row, 15)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,264 @@
+//! Reading holds: for the person who decides, and for the syncs that go by them.
+
+use rusqlite::{OptionalExtension as _, Row, params};
+use serde_json::value::RawValue;
+
+use super::column::{count, json};
+use super::error::Error;
+use super::read::Reader;
+use crate::model::{InstanceName, ResourceId, ResourceType, UserColumns};
+use crate::reconcile::mapping::user_columns;
+
+/// A row of `holds`, with how many of its changes are held still.
+#[derive(Clone, Debug, serde::Serialize)]
+#[expect(missing_docs, reason = "the names are the columns of `holds`")]
+pub struct HoldRow {
+    pub id: i64,
+    pub instance: String,
+    pub sync_id: i64,
+    pub guard: String,
+    pub attribute: Option<String>,
+    pub count: u64,
+    pub limit_text: String,
+    pub digest: String,
+    pub state: String,
+    pub opened_at: String,
+    pub closed_at: Option<String>,
+    /// Of `count`, those in the state `held`.
+    pub held: u64,
+}
+
+/// A row of `hold_changes`, with what the mirror knows of the user.
+#[derive(Clone, Debug, serde::Serialize)]
+#[expect(
+    missing_docs,
+    reason = "the names are the columns of `hold_changes` and `users`"
+)]
+pub struct HeldRow {
+    pub hold_id: i64,
+    pub resource: String,
+    pub id: String,
+    pub path: String,
+    pub kind: String,
+    pub changed: Option<Box<RawValue>>,
+    pub after: Option<Box<RawValue>>,
+    pub proof: Option<Box<RawValue>>,
+    pub state: String,
+    /// Of the user in the mirror, or of the resource as it was read where the mirror has none.
+    pub display_name: Option<String>,
+    pub title: Option<String>,
+    pub company: Option<String>,
+    pub department: Option<String>,
+    pub manager: Option<String>,
+    /// `users.changed_at`: since when the mirror has them as they are.
+    pub changed_at: Option<String>,
+}
+
+/// Whether an instance looks like another directory, and what a person said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceChange {
+    /// It does not.
+    None,
+    /// It does, by this hold, and nobody has said anything.
+    Open(i64),
+    /// A person approved this hold: the next complete full sync takes over.
+    Approved(i64),
+}
+
+/// What approving a hold asks about.
+#[derive(Clone, Debug)]
+pub struct HeldUsers {
+    /// The users who are held still, in the order of ids, and whether they were not seen at all.
+    pub users: Vec<(ResourceId, bool)>,
+    /// Living users who are not among them, active ones first.
+    pub witnesses: Vec<ResourceId>,
+    /// Distinct ids that the crawl saw by which the hold was opened.
+    pub distinct: u64,
+}
+
+const HOLD: &str = "
+    SELECT id, instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at, closed_at,
+           (SELECT count(*) FROM hold_changes WHERE hold_id = holds.id AND state = 'held')
+    FROM holds";
+
+impl Reader {
+    /// Holds, oldest first; of those that are closed too only where `closed` asks for them.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn holds(&self, closed: bool) -> Result<Vec<HoldRow>, Error> {
+        let mut holds = self
+            .conn
+            .prepare(&format!("{HOLD} WHERE ?1 OR state = 'open' ORDER BY id"))?;
+        let holds = holds.query_map([closed], hold)?;
+        Ok(holds.collect::<Result<_, _>>()?)
+    }
+
+    /// One hold.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn hold(&self, hold_id: i64) -> Result<Option<HoldRow>, Error> {
+        let mut one = self.conn.prepare(&format!("{HOLD} WHERE id = ?1"))?;
+        Ok(one.query_row([hold_id], hold).optional()?)
+    }
+
+    /// The changes of a hold, in the order of ids, one by one.
+    ///
+    /// # Errors
+    /// Of the database, and what `each` returns.
+    pub fn held<E: From<Error>>(
+        &self,
+        hold_id: i64,
+        mut each: impl FnMut(HeldRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut changes = self.conn.prepare(HELD).map_err(Error::from)?;
+        let mut rows = changes.query([hold_id]).map_err(Error::from)?;
+        while let Some(row) = rows.next().map_err(Error::from)? {
+            each(held(row).map_err(Error::from)?)?;
+        }
+        Ok(())
+    }
+
+    /// How many holds of an instance are open.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn open_holds(&self, instance: &InstanceName) -> Result<u64, Error> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT count(*) FROM holds WHERE instance = ?1 AND state = 'open'")?
+            .query_row([instance.as_str()], |row| count(row, 0))?)
+    }
+
+    /// Whether an instance looks like another directory.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn source_change(&self, instance: &InstanceName) -> Result<SourceChange, Error> {
+        let found: Option<(i64, String)> = self
+            .conn
+            .prepare_cached(
+                "SELECT id, state FROM holds
+                 WHERE instance = ?1 AND guard = 'source_changed' AND state IN ('open', 'approved')
+                   AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND state = 'held')
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row([instance.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(match found {
+            None => SourceChange::None,
+            Some((id, state)) if state == "open" => SourceChange::Open(id),
+            Some((id, _approved)) => SourceChange::Approved(id),
+        })
+    }
+
+    /// Whom approving a hold asks about, and who can witness.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn held_users(&self, hold: &HoldRow, witnesses: usize) -> Result<HeldUsers, Error> {
+        let mut users = self.conn.prepare(
+            "SELECT id, path = 'all' FROM hold_changes WHERE hold_id = ?1 AND state = 'held' ORDER BY id",
+        )?;
+        let users = users
+            .query_map([hold.id], |row| {
+                Ok((ResourceId::new(row.get::<_, String>(0)?), row.get(1)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let mut living = self.conn.prepare(
+            "SELECT id FROM users
+             WHERE instance = ?1 AND gone_at IS NULL AND NOT EXISTS
+                 (SELECT 1 FROM hold_changes JOIN holds ON holds.id = hold_id
+                  WHERE hold_changes.resource = ?2 AND hold_changes.id = users.id AND hold_changes.state = 'held'
+                    AND holds.instance = ?1)
+             ORDER BY active DESC, changed_seq DESC LIMIT ?3",
+        )?;
+        let limit = i64::try_from(witnesses).unwrap_or(i64::MAX);
+        let living = living
+            .query_map(
+                params![hold.instance, ResourceType::User.as_str(), limit],
+                |row| Ok(ResourceId::new(row.get::<_, String>(0)?)),
+            )?
+            .collect::<Result<_, _>>()?;
+        let distinct = self
+            .conn
+            .prepare("SELECT seen FROM syncs WHERE id = ?1")?
+            .query_row([hold.sync_id], |row| count(row, 0))
+            .optional()?;
+        Ok(HeldUsers {
+            users,
+            witnesses: living,
+            distinct: distinct.unwrap_or_default(),
+        })
+    }
+
+    /// The state of one change of a hold.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn held_state(&self, hold_id: i64, id: &ResourceId) -> Result<Option<String>, Error> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT state FROM hold_changes WHERE hold_id = ?1 AND id = ?2")?
+            .query_row(params![hold_id, id.as_str()], |row| row.get(0))
+            .optional()?)
+    }
+}
+
+const HELD: &str = "
+    SELECT hold_id, hold_changes.resource, hold_changes.id, path, kind, changed, after, proof, hold_changes.state,
+           users.id IS NOT NULL, coalesce(display_name, user_name), title, company, department, manager, changed_at
+    FROM hold_changes
+    JOIN holds ON holds.id = hold_id
+    LEFT JOIN users ON users.instance = holds.instance AND users.id = hold_changes.id
+    WHERE hold_id = ?1
+    ORDER BY hold_changes.id";
+
+fn hold(row: &Row<'_>) -> rusqlite::Result<HoldRow> {
+    Ok(HoldRow {
+        id: row.get(0)?,
+        instance: row.get(1)?,
+        sync_id: row.get(2)?,
+        guard: row.get(3)?,
+        attribute: row.get(4)?,
+        count: count(row, 5)?,
+        limit_text: row.get(6)?,
+        digest: row.get(7)?,
+        state: row.get(8)?,
+        opened_at: row.get(9)?,
+        closed_at: row.get(10)?,
+        held: count(row, 11)?,
+    })
+}
+
+fn held(row: &Row<'_>) -> rusqlite::Result<HeldRow> {
+    let after: String = row.get(6)?;
+    let is_known: bool = row.get(9)?;
+    // Somebody new, who is held because all of another directory is.
+    let read = match is_known {
+        true => UserColumns::default(),
+        false => user_columns(&after).unwrap_or_default(),
+    };
+    let text = |place, column: &str| -> rusqlite::Result<Option<String>> {
+        let known: Option<String> = row.get(place)?;
+        Ok(known.or_else(|| read.get(column).map(str::to_owned)))
+    };
+    Ok(HeldRow {
+        hold_id: row.get(0)?,
+        resource: row.get(1)?,
+        id: row.get(2)?,
+        path: row.get(3)?,
+        kind: row.get(4)?,
+        changed: json(row, 5)?,
+        after: json(row, 6)?,
+        proof: json(row, 7)?,
+        state: row.get(8)?,
+        display_name: text(10, "display_name")?,
+        title: text(11, "title")?,
+        company: text(12, "company")?,
+        department: text(13, "department")?,
+        manager: text(14, "manager")?,
+        changed_at: row.get(15)?,
+    })
+}

@@ -1,0 +1,335 @@
+//! The ladder of schema versions over `user_version`: one transaction a step, forward only.
+
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::error::Error;
+use super::{beside, connect, file};
+
+/// Each step leads to the version that is its place, counted from 1. A step that was released is never edited.
+const STEPS: &[&str] = &[include_str!("migrations/0001_mirror_and_feed.sql")];
+
+/// The newest schema version.
+pub(super) const VERSION: i64 = STEPS.len() as i64;
+
+/// Makes a new mirror. It gets its name when it is complete and on the disk, so that a crash leaves either nothing or a
+/// whole one.
+pub(super) fn create(path: &Path, epoch: &str) -> Result<(), Error> {
+    let unborn = beside(path, "new");
+    // We hold the lock: what lies there was left by a crash.
+    file::remove(&unborn)?;
+    file::remove(&file::companion(&unborn, "-journal"))?;
+    file::create_new(&unborn, 0o640)?;
+    let mut conn = Connection::open_with_flags(&unborn, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.pragma_update(None, "page_size", connect::PAGE_BYTES)?;
+    conn.pragma_update(None, "application_id", file::APPLICATION_ID)?;
+    climb(&mut conn, STEPS)?;
+    conn.execute(
+        "INSERT INTO feed (epoch, first_seq, last_seq) VALUES (?1, 1, 0)",
+        [epoch],
+    )?;
+    conn.close().map_err(|(_, error)| error)?;
+    std::fs::rename(&unborn, path).map_err(Error::file("name the new mirror", path))?;
+    file::sync_directory(path)
+}
+
+/// Brings an existing mirror up to the newest version, after a copy beside the file where space allows.
+pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Error> {
+    migrate_by(conn, path, STEPS)
+}
+
+fn migrate_by(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Error> {
+    let target = steps.len();
+    if connect::schema_version(conn)? < to_version(target) {
+        copy_beside(conn, path, target)?;
+        climb(conn, steps)?;
+    }
+    Ok(())
+}
+
+fn climb(conn: &mut Connection, steps: &[&str]) -> Result<(), Error> {
+    for (place, step) in steps.iter().enumerate() {
+        let version = to_version(place + 1);
+        if connect::schema_version(conn)? >= version {
+            continue;
+        }
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "user_version", version)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// `MIRROR.before-vN`, with the mode of the mirror. A full disk does not stop the migration, which needs less room.
+fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Error> {
+    let copy = beside(path, &format!("before-v{target}"));
+    let unfinished = beside(path, "before-new");
+    file::remove(&unfinished)?;
+    // `VACUUM INTO` fills an empty file, and keeps its mode.
+    file::create_new(&unfinished, 0o640)?;
+    let copied = match unfinished.to_str() {
+        Some(name) => conn.execute("VACUUM INTO ?1", [name]),
+        None => Err(rusqlite::Error::InvalidPath(unfinished.clone())),
+    };
+    match copied {
+        Ok(_) => std::fs::File::open(&unfinished)
+            .and_then(|written| written.sync_all())
+            .and_then(|()| std::fs::rename(&unfinished, &copy))
+            .map_err(Error::file("finish the copy", copy)),
+        Err(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)
+            ) =>
+        {
+            tracing::warn!(%error, "no room for a copy of the mirror before its migration");
+            file::remove(&unfinished)
+        }
+        Err(error) => {
+            file::remove(&unfinished)?;
+            Err(error.into())
+        }
+    }
+}
+
+/// The first object of ours that is missing or not as this program makes it, or a trigger, which we have none of: whoever
+/// can write the file could otherwise change what our statements do. Indexes and tables that somebody added are theirs.
+pub(super) fn schema_difference(conn: &Connection) -> Result<Option<String>, Error> {
+    let mut ours = Connection::open_in_memory()?;
+    climb(&mut ours, STEPS)?;
+    let mut expected = ours.prepare(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name",
+    )?;
+    let mut rows = expected.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, name, sql): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let same = conn
+            .prepare("SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3")?
+            .exists((&kind, &name, &sql))?;
+        if !same {
+            return Ok(Some(format!("the {kind} `{name}` is missing or altered")));
+        }
+    }
+    let mut triggers = conn.prepare("SELECT 1 FROM sqlite_master WHERE type = 'trigger'")?;
+    Ok(triggers
+        .exists([])?
+        .then(|| "somebody added a trigger".into()))
+}
+
+fn to_version(steps: usize) -> i64 {
+    i64::try_from(steps).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// The contract's section 5, word for word.
+    const CONTRACT: &[(&str, &str)] = &[
+        ("feed", "epoch, first_seq, last_seq"),
+        (
+            "instances",
+            "name, url, state, not_before, last_success_at, last_error, last_error_at, consecutive_failures",
+        ),
+        (
+            "sources",
+            "instance, resource, watermark, baseline_at, last_success_at, last_full_success_at, capabilities",
+        ),
+        (
+            "users",
+            "instance, id, external_id, user_name, active, display_name, given_name, family_name, email, title, \
+             department_id, department, manager_id, manager, cost_center_id, cost_center, company_id, company, \
+             location_id, location, employee_number, user_type, phone, mobile_phone, preferred_language, locale, \
+             timezone, created_at, modified_at, attributes, first_seen_at, changed_at, changed_seq, gone_at",
+        ),
+        (
+            "changes",
+            "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
+             source_modified_at, observed_at",
+        ),
+        (
+            "changes_base",
+            "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
+             source_modified_at, observed_at",
+        ),
+        (
+            "syncs",
+            "id, instance, resource, mode, trigger, started_at, finished_at, outcome, certificate, seen, created, \
+             updated, deactivated, held, rejected, requests, retries, bytes, throttled_ms, error",
+        ),
+        (
+            "holds",
+            "id, instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at, closed_at",
+        ),
+        (
+            "hold_changes",
+            "hold_id, resource, id, path, kind, changed, after, proof, state",
+        ),
+        (
+            "rejects",
+            "instance, resource, key, reason, body, first_seen_at, last_seen_at",
+        ),
+        ("fingerprints", "instance, resource, id, fingerprint"),
+        ("users_held", "instance, id, path, hold_id"),
+    ];
+
+    const KEYS: &[(&str, &str)] = &[
+        ("instances", "name"),
+        ("sources", "instance, resource"),
+        ("users", "instance, id"),
+        ("changes", "seq"),
+        ("changes_base", "instance, resource, id"),
+        ("syncs", "id"),
+        ("holds", "id"),
+        ("hold_changes", "hold_id, resource, id"),
+        ("rejects", "instance, resource, key"),
+        ("fingerprints", "instance, resource, id"),
+    ];
+
+    fn new_mirror() -> (tempfile::TempDir, std::path::PathBuf, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mirror.db");
+        create(&path, "e").unwrap();
+        let conn = connect::writer(&path).unwrap();
+        (dir, path, conn)
+    }
+
+    fn text(conn: &Connection, sql: &str) -> String {
+        conn.query_row(sql, [], |row| row.get::<_, Option<String>>(0))
+            .unwrap()
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn tables_have_the_columns_of_the_contract_in_its_order() {
+        let (_dir, _path, conn) = new_mirror();
+        for (table, columns) in CONTRACT {
+            let found = text(
+                &conn,
+                &format!("SELECT group_concat(name, ', ') FROM pragma_table_info('{table}')"),
+            );
+            assert_eq!(found, *columns, "{table}");
+        }
+        for (table, key) in KEYS {
+            let found = text(
+                &conn,
+                &format!(
+                    "SELECT group_concat(name, ', ') FROM
+                         (SELECT name FROM pragma_table_info('{table}') WHERE pk > 0 ORDER BY pk)"
+                ),
+            );
+            assert_eq!(found, *key, "{table}");
+        }
+        for view in [
+            "active_users",
+            "users_held",
+            "users_history",
+            "mirror_health",
+        ] {
+            conn.prepare(&format!("SELECT * FROM {view}")).unwrap();
+        }
+        let page_bytes: u32 = conn
+            .pragma_query_value(None, "page_size", |row| row.get(0))
+            .unwrap();
+        assert_eq!(page_bytes, connect::PAGE_BYTES);
+    }
+
+    #[test]
+    fn every_column_and_index_says_what_it_is_for() {
+        for step in STEPS {
+            for line in step.lines().filter(|line| line.starts_with("    ")) {
+                let is_column =
+                    line.contains(" TEXT") || line.contains(" INTEGER") || line.contains(" BLOB");
+                assert!(
+                    !is_column || line.contains("-- ") || line.contains("CAST("),
+                    "{line}"
+                );
+            }
+            for line in step
+                .lines()
+                .filter(|line| line.contains("CREATE") && line.contains("INDEX"))
+            {
+                assert!(line.contains("-- "), "{line}");
+            }
+            for newer in [
+                "STRICT",
+                "GENERATED",
+                "->",
+                "RETURNING",
+                "unixepoch",
+                "FILTER",
+            ] {
+                assert!(!step.contains(newer), "{newer} is newer than SQLite 3.26");
+            }
+        }
+    }
+
+    #[test]
+    fn words_and_flags_are_checked() {
+        let (_dir, _path, conn) = new_mirror();
+        for sql in [
+            "INSERT INTO instances (name, url, state) VALUES ('a', 'u', 'fine')",
+            "INSERT INTO feed VALUES ('other', 1, 0)",
+            "UPDATE feed SET first_seq = 5",
+            "INSERT INTO users (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
+             VALUES ('a', 'b', 2, '{}', 't', 't', 1)",
+            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'delete', 'gone', '{}', 't')",
+        ] {
+            let error = conn.execute(sql, []).unwrap_err();
+            assert_eq!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::ConstraintViolation),
+                "{sql}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_step_is_climbed_once_after_a_copy() {
+        let (_dir, path, mut conn) = new_mirror();
+        let steps = [STEPS[0], "CREATE TABLE more (x)"];
+        migrate_by(&mut conn, &path, &steps).unwrap();
+        migrate_by(&mut conn, &path, &steps).unwrap();
+        assert_eq!(connect::schema_version(&conn).unwrap(), 2);
+        conn.prepare("SELECT x FROM more").unwrap();
+
+        let copy = beside(&path, "before-v2");
+        assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        let copy = Connection::open(copy).unwrap();
+        assert_eq!(connect::schema_version(&copy).unwrap(), 1);
+        assert_eq!(text(&copy, "SELECT epoch FROM feed"), "e");
+        assert!(!beside(&path, "before-new").exists());
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_version_before_it() {
+        let (_dir, path, mut conn) = new_mirror();
+        let steps = [STEPS[0], "CREATE TABLE more (x); CREATE TABLE more (x)"];
+        migrate_by(&mut conn, &path, &steps).unwrap_err();
+        assert_eq!(connect::schema_version(&conn).unwrap(), 1);
+        assert!(conn.prepare("SELECT x FROM more").is_err());
+    }
+
+    #[test]
+    fn an_altered_schema_is_seen_and_an_added_index_is_not_minded() {
+        let (_dir, _path, conn) = new_mirror();
+        conn.execute_batch("CREATE INDEX theirs ON users (title); CREATE TABLE notes (x)")
+            .unwrap();
+        assert_eq!(schema_difference(&conn).unwrap(), None);
+        conn.execute_batch("DROP VIEW users_held").unwrap();
+        let difference = schema_difference(&conn).unwrap().unwrap();
+        assert!(difference.contains("`users_held`"), "{difference}");
+
+        let (_dir, _path, conn) = new_mirror();
+        conn.execute_batch(
+            "CREATE TRIGGER evil AFTER INSERT ON users BEGIN DELETE FROM users; END",
+        )
+        .unwrap();
+        assert!(schema_difference(&conn).unwrap().is_some());
+    }
+}

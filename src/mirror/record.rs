@@ -1,0 +1,211 @@
+//! Writes change records: a row of `changes` each, and the user that it makes.
+
+use jiff::Timestamp;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+
+use super::apply::{self, Batch};
+use super::column::{time, to_json};
+use super::due::Known;
+use super::error::Error;
+use super::syncs::known_instance;
+use crate::model::time::{our_text, their_text};
+use crate::model::user::TEXT_COLUMNS;
+use crate::model::{ChangeRecord, Fingerprint, ResourceId, UserColumns};
+
+/// Columns of `users` that a record decides, before those of [`TEXT_COLUMNS`].
+const RECORD_COLUMNS: [&str; 7] = [
+    "active",
+    "created_at",
+    "modified_at",
+    "attributes",
+    "changed_at",
+    "changed_seq",
+    "gone_at",
+];
+
+/// Writes the records of one transaction. Nothing is complete before [`Pen::finish`].
+pub(super) struct Pen<'a> {
+    conn: &'a Connection,
+    batch: &'a Batch,
+    insert_user: CachedStatement<'a>,
+    update_user: CachedStatement<'a>,
+    /// Of every record of this transaction: the clock's time, but not before the newest record's.
+    observed_at: Timestamp,
+    first_seq: i64,
+    last_seq: i64,
+    living: i64,
+    active: i64,
+}
+
+impl<'a> Pen<'a> {
+    pub(super) fn new(conn: &'a Connection, batch: &'a Batch) -> Result<Self, Error> {
+        let last_seq = apply::last_seq(conn)?;
+        let columns = || RECORD_COLUMNS.into_iter().chain(TEXT_COLUMNS);
+        let names: Vec<&str> = columns().collect();
+        let marks = vec!["?"; names.len()].join(", ");
+        let sets: Vec<String> = columns().map(|name| format!("{name} = ?")).collect();
+        Ok(Self {
+            conn,
+            batch,
+            insert_user: conn.prepare_cached(&format!(
+                "INSERT INTO users ({}, instance, id, first_seen_at) VALUES ({marks}, ?, ?, ?)",
+                names.join(", ")
+            ))?,
+            update_user: conn.prepare_cached(&format!(
+                "UPDATE users SET {} WHERE rowid = ?",
+                sets.join(", ")
+            ))?,
+            observed_at: observed_at(conn, batch.watch.now)?,
+            first_seq: last_seq,
+            last_seq,
+            living: 0,
+            active: 0,
+        })
+    }
+
+    /// The time of the records.
+    pub(super) fn observed_at(&self) -> Timestamp {
+        self.observed_at
+    }
+
+    /// Writes one record as the feed's next, released from a hold or not, and inserts or updates its user.
+    pub(super) fn write(
+        &mut self,
+        known: Option<Known>,
+        record: &ChangeRecord,
+        columns: &UserColumns,
+        hold_id: Option<i64>,
+    ) -> Result<(), Error> {
+        self.last_seq += 1;
+        let observed_at = our_text(self.observed_at);
+        let modified_at = record.after.modified_at.map(their_text);
+        let proof = record.proof.as_ref().map(to_json).transpose()?;
+        self.conn
+            .prepare_cached(
+                "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, changed, after, proof,
+                                      hold_id, source_modified_at, observed_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            )?
+            .execute(params![
+                self.last_seq,
+                self.batch.sync_id,
+                self.batch.watch.instance.as_str(),
+                record.resource.as_str(),
+                record.id.as_str(),
+                record.kind.as_str(),
+                record.reason.as_str(),
+                record.changed,
+                record.after.canonical,
+                proof,
+                hold_id,
+                modified_at,
+                observed_at,
+            ])?;
+
+        // What the feed says again and again: a user without `active` is active.
+        let active = columns.active.unwrap_or(true);
+        let user = match known {
+            Some(_) => &mut self.update_user,
+            None => &mut self.insert_user,
+        };
+        user.raw_bind_parameter(1, active)?;
+        user.raw_bind_parameter(2, record.after.created_at.map(their_text))?;
+        user.raw_bind_parameter(3, modified_at)?;
+        user.raw_bind_parameter(4, &record.after.canonical)?;
+        user.raw_bind_parameter(5, &observed_at)?;
+        user.raw_bind_parameter(6, self.last_seq)?;
+        user.raw_bind_parameter(7, record.after.gone_at.map(our_text))?;
+        let mut place = RECORD_COLUMNS.len();
+        for text in &columns.text {
+            place += 1;
+            user.raw_bind_parameter(place, text)?;
+        }
+        match known {
+            Some(known) => user.raw_bind_parameter(place + 1, known.rowid)?,
+            None => {
+                user.raw_bind_parameter(place + 1, self.batch.watch.instance.as_str())?;
+                user.raw_bind_parameter(place + 2, record.id.as_str())?;
+                user.raw_bind_parameter(place + 3, &observed_at)?;
+            }
+        }
+        user.raw_execute()?;
+
+        let lives = record.after.gone_at.is_none();
+        self.living += i64::from(lives) - i64::from(known.is_some_and(|was| !was.gone));
+        self.active += i64::from(active) - i64::from(known.is_some_and(|was| was.active));
+        Ok(())
+    }
+
+    /// Stores the fingerprint of what was applied in full.
+    pub(super) fn remember(&self, id: &ResourceId, fingerprint: &Fingerprint) -> Result<(), Error> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO fingerprints (instance, resource, id, fingerprint) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (instance, resource, id) DO UPDATE SET fingerprint = excluded.fingerprint
+                 WHERE fingerprint <> excluded.fingerprint",
+            )?
+            .execute(params![
+                self.batch.watch.instance.as_str(),
+                self.batch.watch.resource.as_str(),
+                id.as_str(),
+                fingerprint
+            ])?;
+        Ok(())
+    }
+
+    /// Forgets the fingerprint of somebody gone: who returns unchanged is a change.
+    pub(super) fn forget(&self, id: &ResourceId) -> Result<(), Error> {
+        self.conn
+            .prepare_cached(
+                "DELETE FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
+            )?
+            .execute(params![
+                self.batch.watch.instance.as_str(),
+                self.batch.watch.resource.as_str(),
+                id.as_str()
+            ])?;
+        Ok(())
+    }
+
+    /// How many more records this transaction may hold (promise P2).
+    pub(super) fn room(&self) -> usize {
+        let written = usize::try_from(self.last_seq - self.first_seq).unwrap_or(usize::MAX);
+        self.batch.limit.max(1).saturating_sub(written)
+    }
+
+    /// Writes what the records add up to: the feed's head, and the counts.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        if self.last_seq != self.first_seq {
+            self.conn
+                .execute("UPDATE feed SET last_seq = ?1", [self.last_seq])?;
+        }
+        if (self.living, self.active) != (0, 0) {
+            let counted = self.conn.execute(
+                "UPDATE source_counts SET living = living + ?3, active = active + ?4
+                 WHERE instance = ?1 AND resource = ?2",
+                params![
+                    self.batch.watch.instance.as_str(),
+                    self.batch.watch.resource.as_str(),
+                    self.living,
+                    self.active
+                ],
+            )?;
+            known_instance(counted, &self.batch.watch.instance)?;
+        }
+        Ok(())
+    }
+}
+
+/// The clock's time, but not before the newest record's: `observed_at` never goes back, the clock may.
+pub(super) fn observed_at(conn: &Connection, now: Timestamp) -> Result<Timestamp, Error> {
+    // Trimming leaves the newest record, so that it can be asked here.
+    let newest: Option<Timestamp> = conn
+        .query_row(
+            "SELECT observed_at FROM changes WHERE seq = (SELECT last_seq FROM feed)",
+            [],
+            |row| time(row, 0),
+        )
+        .optional()?
+        .flatten();
+    Ok(newest.map_or(now, |newest| newest.max(now)))
+}

@@ -1,0 +1,407 @@
+//! Putting resources into the stage, and reading them back in the order of ids.
+
+use std::ops::ControlFlow;
+
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::column::{json, time, to_json};
+use super::error::Error;
+use super::read::Reader;
+use super::rejects::{self, KEPT_REJECTS};
+use super::stage::{Stage, Staged};
+use crate::model::{Arrived, PageReport, Proof, Reject, ResourceId, ResourceType};
+
+/// The tables in the stage.
+pub(super) const TABLES: &str = "
+    CREATE TABLE staged (
+        id          TEXT    NOT NULL PRIMARY KEY,
+        base_seq    INTEGER NOT NULL, -- the feed's head when it was asked for
+        counted     INTEGER NOT NULL, -- 1: not known at the crawl's start, and this row is what counts it as seen
+        asked       INTEGER NOT NULL, -- 1: the answer about this one id
+        doubted     INTEGER NOT NULL DEFAULT 0, -- 1: was doubtful when it was to be applied
+        canonical   TEXT, -- null: gone, or not seen
+        created_at  TEXT,
+        modified_at TEXT,
+        fingerprint BLOB,
+        proof       TEXT -- null beside a null `canonical`: not asked for
+    );
+    CREATE TABLE rejects (
+        key    TEXT NOT NULL PRIMARY KEY, -- the id, or a digest
+        reason TEXT, -- null: one of too many, only counted
+        body   TEXT
+    );
+";
+
+/// A staged resource with what must be known to apply it.
+#[derive(Debug)]
+pub(super) struct StagedRow {
+    pub(super) id: ResourceId,
+    /// The feed's head when it was asked for (promise P6).
+    pub(super) base_seq: i64,
+    /// Whether it is the answer about this one id, which stands.
+    pub(super) asked: bool,
+    pub(super) staged: Staged,
+}
+
+/// Which staged resources to read.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// Those behind an id; all without one.
+    After(Option<&'a ResourceId>),
+    /// Those up to an id that were once doubtful.
+    DoubtedUpTo(&'a ResourceId),
+    /// Those whose mirror row can differ from what the crawl knew when it asked, `feed.last_seq` being this.
+    MayBeDoubtful(i64),
+}
+
+impl Stage {
+    /// Stages what was decoded and what could not be, and reports how many ids of the page were new
+    /// to this crawl (those that [`Stage::compare`] marked included). The last of twins wins. Belongs behind each
+    /// page, also behind one that leaves nothing to put; the page's own rejects come with the others.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn put(
+        &mut self,
+        reader: &Reader,
+        base_seq: i64,
+        arrived: Vec<Arrived>,
+        rejects: Vec<Reject>,
+    ) -> Result<PageReport, Error> {
+        for arrived in arrived {
+            self.put_seen(reader, base_seq, arrived)?;
+        }
+        for reject in rejects {
+            self.put_reject(reader, &reject)?;
+        }
+        let new_ids = self.distinct().saturating_sub(self.reported);
+        self.reported = self.distinct();
+        Ok(PageReport { new_ids })
+    }
+
+    /// Stages an answer about one id that was asked for by itself: it replaces what was staged, and
+    /// is not doubted again for a stamp that went back.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn put_asked(&mut self, base_seq: i64, arrived: Arrived) -> Result<(), Error> {
+        self.forget_reject(&arrived.id)?;
+        let row = StagedRow {
+            id: arrived.id.clone(),
+            base_seq,
+            asked: true,
+            staged: Staged::Seen(arrived),
+        };
+        self.write(&row, false)?;
+        Ok(())
+    }
+
+    /// Stages a proof that somebody is gone.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn put_gone(&mut self, base_seq: i64, id: &ResourceId, proof: &Proof) -> Result<(), Error> {
+        let row = StagedRow {
+            id: id.clone(),
+            base_seq,
+            asked: true,
+            staged: Staged::Gone(proof.clone()),
+        };
+        self.write(&row, false)?;
+        Ok(())
+    }
+
+    /// Stages somebody whom the crawl did not see and who is not asked for.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn put_absent(&mut self, base_seq: i64, id: &ResourceId) -> Result<(), Error> {
+        let row = StagedRow {
+            id: id.clone(),
+            base_seq,
+            asked: true,
+            staged: Staged::Absent,
+        };
+        self.write(&row, false)?;
+        Ok(())
+    }
+
+    /// Takes a resource out of the stage: it is left for the next sync. It still counts as seen.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn drop_staged(&mut self, id: &ResourceId) -> Result<(), Error> {
+        let counted: Option<bool> = self
+            .conn
+            .prepare_cached("DELETE FROM staged WHERE id = ?1 RETURNING counted")?
+            .query_row([id.as_str()], |row| row.get(0))
+            .optional()?;
+        if counted == Some(true) {
+            self.counted_rows -= 1;
+            self.count_id(id)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a doubtful resource out of the stage that could not be settled. What the mirror has of it may be
+    /// older than what was read, so that this sync moves no watermark: the next one reads it again.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn leave_out(&mut self, id: &ResourceId) -> Result<(), Error> {
+        self.is_short = true;
+        self.drop_staged(id)
+    }
+
+    /// Marks a resource as seen that needs no row: the mirror has it as it is.
+    pub(super) fn see_unchanged(&mut self, id: &ResourceId, rowid: i64) -> Result<(), Error> {
+        let new = if self.is_known(rowid) {
+            self.seen.set(rowid)
+        } else {
+            // Created by another sync during this crawl.
+            self.drop_staged(id)?;
+            self.count_id(id)?
+        };
+        if !new {
+            // The last of twins wins.
+            self.drop_staged(id)?;
+            self.forget_reject(id)?;
+        }
+        Ok(())
+    }
+
+    fn put_seen(&mut self, reader: &Reader, base_seq: i64, arrived: Arrived) -> Result<(), Error> {
+        self.forget_reject(&arrived.id)?;
+        let row = StagedRow {
+            id: arrived.id.clone(),
+            base_seq,
+            asked: false,
+            staged: Staged::Seen(arrived),
+        };
+        if let Some(rowid) = self.known(reader, &row.id)? {
+            self.seen.set(rowid);
+            self.write(&row, false)?;
+        } else {
+            let counted = !self.is_counted(&row.id)?;
+            if self.write(&row, counted)? && counted {
+                self.counted_rows += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_reject(&mut self, reader: &Reader, reject: &Reject) -> Result<(), Error> {
+        if let Some(id) = &reject.id {
+            self.drop_staged(id)?;
+            if let Some(rowid) = self.known(reader, id)? {
+                self.seen.set(rowid);
+            } else {
+                self.count_id(id)?;
+            }
+        }
+        self.add_reject(&rejects::key(reject), &reject.reason, &reject.body)
+    }
+
+    /// Turns a staged resource into a reject.
+    pub(super) fn refuse(&mut self, id: &ResourceId, reason: &str) -> Result<(), Error> {
+        let body: Option<String> = self
+            .conn
+            .query_row(
+                "SELECT canonical FROM staged WHERE id = ?1",
+                [id.as_str()],
+                |row| row.get(0),
+            )
+            .optional()?
+            .flatten();
+        let reject = Reject::new(
+            Some(id.clone()),
+            reason,
+            body.unwrap_or_default().as_bytes(),
+        );
+        self.drop_staged(id)?;
+        self.add_reject(id.as_str(), reason, &reject.body)
+    }
+
+    fn add_reject(&mut self, key: &str, reason: &str, body: &str) -> Result<(), Error> {
+        // A million bad records must not fill the disk: behind the cap only the key is kept.
+        let kept = self.rejects < KEPT_REJECTS;
+        let added = self
+            .conn
+            .prepare_cached(
+                "INSERT OR IGNORE INTO rejects (key, reason, body) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![key, kept.then_some(reason), kept.then_some(body)])?;
+        self.rejects += added as u64;
+        Ok(())
+    }
+
+    fn forget_reject(&mut self, id: &ResourceId) -> Result<(), Error> {
+        if self.rejects > 0 {
+            let removed = self
+                .conn
+                .prepare_cached("DELETE FROM rejects WHERE key = ?1")?
+                .execute([id.as_str()])?;
+            self.rejects -= removed as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether this crawl could not understand the resource.
+    pub(super) fn is_rejected(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.rejects > 0
+            && self
+                .conn
+                .prepare_cached("SELECT 1 FROM rejects WHERE key = ?1")?
+                .exists([key])?)
+    }
+
+    /// Whether something is staged for this id.
+    pub(super) fn is_staged(&self, id: &ResourceId) -> Result<bool, Error> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT 1 FROM staged WHERE id = ?1")?
+            .exists([id.as_str()])?)
+    }
+
+    /// The rowid of a user that was known at the crawl's start.
+    pub(super) fn known(&self, reader: &Reader, id: &ResourceId) -> Result<Option<i64>, Error> {
+        if self.horizon.nobody {
+            return Ok(None);
+        }
+        let rowid: Option<i64> = reader
+            .conn
+            .prepare_cached("SELECT rowid FROM users WHERE instance = ?1 AND id = ?2")?
+            .query_row(params![self.key.instance.as_str(), id.as_str()], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        Ok(rowid.filter(|rowid| self.is_known(*rowid)))
+    }
+
+    fn is_known(&self, rowid: i64) -> bool {
+        rowid <= self.horizon.max_rowid
+    }
+
+    /// Whether an id that was not known is counted by a row in `ids`.
+    pub(super) fn is_counted(&self, id: &ResourceId) -> Result<bool, Error> {
+        Ok(self.other_ids > 0
+            && self
+                .conn
+                .prepare_cached("SELECT 1 FROM ids WHERE id = ?1")?
+                .exists([id.as_str()])?)
+    }
+
+    fn count_id(&mut self, id: &ResourceId) -> Result<bool, Error> {
+        let added = self
+            .conn
+            .prepare_cached("INSERT OR IGNORE INTO ids (id) VALUES (?1)")?
+            .execute([id.as_str()])?;
+        self.other_ids += added as u64;
+        Ok(added > 0)
+    }
+
+    /// Writes a row of `staged`. Returns whether there was none; `counted` is used only then.
+    fn write(&self, row: &StagedRow, counted: bool) -> Result<bool, Error> {
+        let (arrived, proof) = match &row.staged {
+            Staged::Seen(arrived) => (Some(arrived), None),
+            Staged::Gone(proof) => (None, Some(to_json(proof)?)),
+            Staged::Absent => (None, None),
+        };
+        let values = params![
+            row.id.as_str(),
+            row.base_seq,
+            counted,
+            row.asked,
+            arrived.map(|arrived| &arrived.canonical),
+            arrived.and_then(|arrived| arrived.created_at.map(|at| at.to_string())),
+            arrived.and_then(|arrived| arrived.modified_at.map(|at| at.to_string())),
+            arrived.map(|arrived| arrived.fingerprint),
+            proof,
+        ];
+        let inserted = self
+            .conn
+            .prepare_cached(
+                "INSERT OR IGNORE INTO staged
+                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(values)?;
+        if inserted == 0 {
+            self.conn
+                .prepare_cached(
+                    "UPDATE staged
+                     SET base_seq = ?2, asked = ?4, canonical = ?5, created_at = ?6, modified_at = ?7,
+                         fingerprint = ?8, proof = ?9
+                     WHERE id = ?1",
+                )?
+                .execute(values)?;
+        }
+        Ok(inserted > 0)
+    }
+
+    /// Notes that these were doubtful, so that the last transaction looks at them once more.
+    pub(super) fn doubt(&self, ids: &[ResourceId]) -> Result<(), Error> {
+        let mut mark = self
+            .conn
+            .prepare_cached("UPDATE staged SET doubted = 1 WHERE id = ?1")?;
+        for id in ids {
+            mark.execute([id.as_str()])?;
+        }
+        Ok(())
+    }
+
+    /// Reads staged resources in the order of ids, until `each` breaks.
+    pub(super) fn each_staged(
+        &self,
+        which: Which<'_>,
+        each: &mut dyn FnMut(StagedRow) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let (condition, bound) = match which {
+            Which::After(None) => ("id >= ?1", Value::from(String::new())),
+            Which::After(Some(id)) => ("id > ?1", Value::from(id.as_str().to_owned())),
+            Which::DoubtedUpTo(id) => (
+                "id <= ?1 AND doubted = 1",
+                Value::from(id.as_str().to_owned()),
+            ),
+            Which::MayBeDoubtful(head) => (
+                "canonical IS NOT NULL AND (counted = 0 OR base_seq < ?1)",
+                Value::from(head),
+            ),
+        };
+        let mut statement = self.conn.prepare_cached(&format!(
+            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof
+             FROM staged WHERE {condition} ORDER BY id"
+        ))?;
+        let mut rows = statement.query([bound])?;
+        while let Some(row) = rows.next()? {
+            if each(staged_row(row, self.key.resource)?)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedRow> {
+    let id = ResourceId::new(row.get::<_, String>(0)?);
+    let canonical: Option<String> = row.get(3)?;
+    let staged = match (json(row, 7)?, canonical) {
+        (Some(proof), _) => Staged::Gone(proof),
+        (None, None) => Staged::Absent,
+        (None, Some(canonical)) => Staged::Seen(Arrived {
+            resource,
+            id: id.clone(),
+            canonical,
+            created_at: time(row, 4)?,
+            modified_at: time(row, 5)?,
+            fingerprint: row.get(6)?,
+        }),
+    };
+    Ok(StagedRow {
+        id,
+        base_seq: row.get(1)?,
+        asked: row.get(2)?,
+        staged,
+    })
+}

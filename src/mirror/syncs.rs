@@ -1,0 +1,456 @@
+//! How a sync ends in the mirror: its row, its watermark, and the state of its instance.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, params};
+
+use super::apply::{Applied, Batch, Writer};
+use super::column::{time, to_json, whole};
+use super::error::Error;
+use super::gate::Treatment;
+use super::stage::Stage;
+use crate::model::time::{our_text, their_text};
+use crate::model::{
+    Capabilities, Certificate, InstanceName, Mode, Outcome, ResourceType, TallySnapshot, Trigger,
+};
+
+/// A row of `syncs`, complete.
+#[derive(Clone, Debug)]
+pub struct SyncRow {
+    /// Its id.
+    pub id: i64,
+    /// The instance.
+    pub instance: InstanceName,
+    /// The resource type.
+    pub resource: ResourceType,
+    /// Full or incremental.
+    pub mode: Mode,
+    /// What asked for it.
+    pub trigger: Trigger,
+    /// By our clock.
+    pub started_at: Timestamp,
+    /// By our clock.
+    pub finished_at: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the crawl knows of its completeness, if it came to its end.
+    pub certificate: Option<Certificate>,
+    /// Distinct resources seen.
+    pub seen: u64,
+    /// `create` records.
+    pub created: u64,
+    /// `update` records.
+    pub updated: u64,
+    /// `deactivate` records.
+    pub deactivated: u64,
+    /// Changes kept back.
+    pub held: u64,
+    /// Resources that could not be understood.
+    pub rejected: u64,
+    /// What it cost.
+    pub cost: TallySnapshot,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// What the last transaction of a successful sync writes beside its records.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// The sync; the counts of records are those of all its transactions, this one's added by the writer.
+    pub sync: SyncRow,
+    /// Where the watermark may move: never back.
+    pub watermark: Option<Timestamp>,
+    /// Where it is set to, when another directory is taken over: also back.
+    pub restart_at: Option<Timestamp>,
+    /// Whether this was a complete full sync (the first one sets the baseline).
+    pub full_and_complete: bool,
+    /// What the instance honours, where it was probed.
+    pub capabilities: Option<Capabilities>,
+}
+
+impl Writer<'_> {
+    /// Reserves the id of a sync; it is never used for another one.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn reserve_sync(&self) -> Result<i64, Error> {
+        // AUTOINCREMENT keeps the highest id in this table (SQLite documents that it may be written). A sync that is
+        // killed leaves no row, but records that name it.
+        let next = self
+            .conn
+            .prepare_cached(
+                "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'syncs' RETURNING seq",
+            )?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        if let Some(id) = next {
+            return Ok(id);
+        }
+        self.conn.execute(
+            "INSERT INTO sqlite_sequence (name, seq) VALUES ('syncs', 1)",
+            [],
+        )?;
+        Ok(1)
+    }
+
+    /// Writes the row of a sync that did not succeed, and the instance's trouble. `not_before` is when the
+    /// instance may be asked again, where it said so. A sync that was told to stop is no trouble of the instance.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn fail(&self, sync: &SyncRow, not_before: Option<Timestamp>) -> Result<(), Error> {
+        self.write_sync(sync)?;
+        let not_before = not_before.map(our_text);
+        if sync.outcome != Outcome::Failed {
+            let known = self
+                .conn
+                .prepare_cached(
+                    "UPDATE instances SET not_before = coalesce(?2, not_before) WHERE name = ?1",
+                )?
+                .execute(params![sync.instance.as_str(), not_before])?;
+            return known_instance(known, &sync.instance);
+        }
+        let known = self
+            .conn
+            .prepare_cached(
+                "UPDATE instances
+                 SET state = CASE WHEN state IN ('source_changed', 'unlinked') THEN state ELSE 'failing' END,
+                     not_before = coalesce(?2, not_before),
+                     last_error = ?3,
+                     last_error_at = ?4,
+                     consecutive_failures = consecutive_failures + 1
+                 WHERE name = ?1",
+            )?
+            .execute(params![
+                sync.instance.as_str(),
+                not_before,
+                sync.error,
+                our_text(sync.finished_at)
+            ])?;
+        known_instance(known, &sync.instance)
+    }
+
+    /// Keeps what an instance was found to honour although the sync did not succeed.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn set_capabilities(
+        &self,
+        instance: &InstanceName,
+        resource: ResourceType,
+        capabilities: &Capabilities,
+    ) -> Result<(), Error> {
+        self.conn
+            .prepare_cached(
+                "UPDATE sources SET capabilities = ?3 WHERE instance = ?1 AND resource = ?2",
+            )?
+            .execute(params![
+                instance.as_str(),
+                resource.as_str(),
+                to_json(capabilities)?
+            ])?;
+        Ok(())
+    }
+
+    /// The end of a successful sync, in the transaction of its last records.
+    pub(super) fn finish(
+        &self,
+        stage: &Stage,
+        batch: &Batch,
+        finish: &Finish,
+        applied: &mut Applied,
+    ) -> Result<(), Error> {
+        let mut sync = finish.sync.clone();
+        sync.created += applied.created;
+        sync.updated += applied.updated;
+        sync.deactivated += applied.deactivated;
+        sync.held += applied.held;
+        // What did not map was found only while it was applied.
+        sync.rejected = sync.rejected.max(stage.rejects());
+        self.write_sync(&sync)?;
+        applied.opened = self.open_holds(stage, &sync)?;
+        let (watch, mut finish) = (&batch.watch, finish.clone());
+        match batch.treatment {
+            Treatment::HeldWhole(_) | Treatment::Left => {
+                // The mirror keeps what it had, and is no fresher for it.
+                return self.stay_as_it_was(&sync, &finish, &batch.treatment);
+            }
+            // Answers about a few users say nothing of the source.
+            Treatment::Approved(_) => return Ok(()),
+            Treatment::TakenOver(hold_id) => self.settle_all_holds(watch, hold_id)?,
+            Treatment::Guarded(_) => finish.restart_at = None,
+        }
+        if let Some(hold_id) = batch.mends {
+            self.mend(hold_id, watch.now)?;
+        }
+        self.move_source(stage, &finish)?;
+        self.settle_rejects(stage, &sync, finish.full_and_complete)?;
+        // `source_changed` ends when a person approves it or the old directory is back, `unlinked` when the instance is
+        // configured again: neither because a sync that was under way meanwhile came to its end.
+        let is_same = batch.mends.is_some() || matches!(batch.treatment, Treatment::TakenOver(_));
+        let known = self
+            .conn
+            .prepare_cached(
+                "UPDATE instances
+                 SET state = CASE WHEN state = 'unlinked' OR (state = 'source_changed' AND NOT ?3) THEN state
+                                  ELSE 'healthy' END,
+                     not_before = NULL,
+                     last_success_at = ?2,
+                     consecutive_failures = 0
+                 WHERE name = ?1",
+            )?
+            .execute(params![
+                sync.instance.as_str(),
+                our_text(sync.finished_at),
+                is_same
+            ])?;
+        known_instance(known, &sync.instance)
+    }
+
+    /// The end of a sync that looks like another directory's.
+    fn stay_as_it_was(
+        &self,
+        sync: &SyncRow,
+        finish: &Finish,
+        treatment: &Treatment,
+    ) -> Result<(), Error> {
+        if let Some(capabilities) = &finish.capabilities {
+            self.set_capabilities(&sync.instance, sync.resource, capabilities)?;
+        }
+        if matches!(treatment, Treatment::HeldWhole(_)) {
+            self.conn.execute(
+                "UPDATE instances SET state = 'source_changed' WHERE name = ?1 AND state <> 'unlinked'",
+                [sync.instance.as_str()],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether the instance waits for a person to say that it is another directory.
+    pub(super) fn source_changed(&self, instance: &InstanceName) -> Result<bool, Error> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT 1 FROM instances WHERE name = ?1 AND state = 'source_changed'")?
+            .exists([instance.as_str()])?)
+    }
+
+    fn move_source(&self, stage: &Stage, finish: &Finish) -> Result<(), Error> {
+        let sync = &finish.sync;
+        let (instance, resource) = (sync.instance.as_str(), sync.resource.as_str());
+        let watermark: Option<Timestamp> = self
+            .conn
+            .prepare_cached("SELECT watermark FROM sources WHERE instance = ?1 AND resource = ?2")?
+            .query_row([instance, resource], |row| time(row, 0))
+            .optional()?
+            .flatten();
+        let covered = finish.watermark.filter(|_| !stage.is_short);
+        let finished_at = our_text(sync.finished_at);
+        let full = finish.full_and_complete.then_some(finished_at.as_str());
+        let capabilities = finish.capabilities.as_ref().map(to_json).transpose()?;
+        let known = self
+            .conn
+            .prepare_cached(
+                "UPDATE sources
+                 SET watermark = ?3,
+                     baseline_at = coalesce(baseline_at, ?4),
+                     last_success_at = ?5,
+                     last_full_success_at = coalesce(?4, last_full_success_at),
+                     capabilities = coalesce(?6, capabilities)
+                 WHERE instance = ?1 AND resource = ?2",
+            )?
+            .execute(params![
+                instance,
+                resource,
+                finish.restart_at.or(watermark.max(covered)).map(their_text),
+                full,
+                finished_at,
+                capabilities
+            ])?;
+        known_instance(known, &sync.instance)
+    }
+
+    fn write_sync(&self, sync: &SyncRow) -> Result<(), Error> {
+        let certificate = sync.certificate.as_ref().map(to_json).transpose()?;
+        self.conn
+            .prepare_cached(
+                "INSERT INTO syncs (id, instance, resource, mode, trigger, started_at, finished_at, outcome, certificate,
+                                    seen, created, updated, deactivated, held, rejected,
+                                    requests, retries, bytes, throttled_ms, error)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+            )?
+            .execute(params![
+                sync.id,
+                sync.instance.as_str(),
+                sync.resource.as_str(),
+                sync.mode.as_str(),
+                sync.trigger.as_str(),
+                our_text(sync.started_at),
+                our_text(sync.finished_at),
+                sync.outcome.as_str(),
+                certificate,
+                whole(sync.seen),
+                whole(sync.created),
+                whole(sync.updated),
+                whole(sync.deactivated),
+                whole(sync.held),
+                whole(sync.rejected),
+                whole(sync.cost.requests),
+                whole(sync.cost.retries),
+                whole(sync.cost.bytes),
+                whole(sync.cost.throttled_ms),
+                sync.error,
+            ])?;
+        Ok(())
+    }
+}
+
+/// An instance that is not in the mirror was never linked: nothing may be written for it.
+pub(super) fn known_instance(rows: usize, instance: &InstanceName) -> Result<(), Error> {
+    if rows == 0 {
+        return Err(Error::UnknownInstance(instance.clone()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{FULL, How, World, name, pin, sync_row, time, titled};
+    use super::*;
+    use crate::model::Obeyed;
+
+    async fn end(world: &mut World, finish: impl FnOnce(&mut Finish)) {
+        let mut stage = world.stage(Mode::Full);
+        let (batch, mut end) = world.ending(&stage).await;
+        finish(&mut end);
+        let written = world
+            .mirror
+            .write(move |writer| writer.apply(&mut stage, &batch, None, &end))
+            .await;
+        assert!(written.unwrap().finished);
+    }
+
+    #[tokio::test]
+    async fn the_id_of_a_sync_is_used_once_whatever_becomes_of_it() {
+        let mut world = World::new().await;
+        let killed = How {
+            transactions: 0,
+            ..FULL
+        };
+        world.sync_as(killed, &[]).await;
+        world.sync(&[titled("a", "Agent")]).await;
+        let next = world.mirror.write(|writer| writer.reserve_sync()).await;
+        assert_eq!(next.unwrap(), 3);
+        assert_eq!(
+            world.ask::<String>("SELECT group_concat(id) FROM syncs"),
+            "2"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_watermark_moves_forward_only_and_the_baseline_is_set_once() {
+        let mut world = World::new().await;
+        let source = |world: &World| {
+            world
+                .reader()
+                .source(&name("acme"), ResourceType::User)
+                .unwrap()
+        };
+        assert_eq!(source(&world).watermark, None);
+        end(&mut world, |end| {
+            end.watermark = Some(time("2026-02-01T00:00:00.5Z"));
+            end.full_and_complete = false;
+        })
+        .await;
+        assert_eq!(source(&world).baseline_at, None);
+        assert_eq!(source(&world).last_full_success_at, None);
+        end(&mut world, |end| {
+            // As text this one is the greater.
+            end.watermark = Some(time("2026-02-01T00:00:00Z"));
+            end.capabilities = Some(Capabilities {
+                id_after: Obeyed::Obeyed,
+                ..Capabilities::default()
+            });
+        })
+        .await;
+        let baseline_at = source(&world).baseline_at;
+        assert_eq!(baseline_at, Some(world.now));
+        end(&mut world, |end| end.watermark = None).await;
+        let after = source(&world);
+        assert_eq!(after.watermark, Some(time("2026-02-01T00:00:00.5Z")));
+        assert_eq!(after.baseline_at, baseline_at);
+        assert_eq!(after.last_full_success_at, Some(world.now));
+        assert_eq!(after.capabilities.id_after, Obeyed::Obeyed);
+    }
+
+    #[tokio::test]
+    async fn trouble_is_counted_until_a_sync_succeeds() {
+        let mut world = World::new().await;
+        let until = time("2026-03-01T13:00:00Z");
+        for (outcome, not_before) in [
+            (Outcome::Failed, None),
+            (Outcome::Failed, None),
+            // Told to stop while it waited: no trouble, but the next start has to wait as well.
+            (Outcome::Cancelled, Some(until)),
+            (Outcome::Cancelled, None),
+        ] {
+            let now = world.now;
+            let failed = world.mirror.write(move |writer| {
+                let row = SyncRow {
+                    outcome,
+                    certificate: None,
+                    error: Some("503 for `/Users`".into()),
+                    ..sync_row(writer.reserve_sync()?, Mode::Full, now)
+                };
+                writer.fail(&row, not_before)
+            });
+            failed.await.unwrap();
+        }
+        let reader = world.reader();
+        let health = &reader.health(world.now).unwrap()[0];
+        assert_eq!(
+            (&*health.state, health.consecutive_failures),
+            ("failing", 2)
+        );
+        assert_eq!(health.last_error.as_deref(), Some("503 for `/Users`"));
+        assert_eq!(health.last_success_age_seconds, None);
+        assert_eq!(reader.not_before(&name("acme")).unwrap(), Some(until));
+
+        end(&mut world, |_| {}).await;
+        let later = world.now + std::time::Duration::from_secs(90);
+        let health = &reader.health(later).unwrap()[0];
+        assert_eq!(
+            (&*health.state, health.consecutive_failures),
+            ("healthy", 0)
+        );
+        assert_eq!(health.last_success_age_seconds, Some(90));
+        assert_eq!(reader.not_before(&name("acme")).unwrap(), None);
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM syncs"), 5);
+        let view = "SELECT state || ' ' || open_holds || ' ' || rejects FROM mirror_health";
+        assert_eq!(world.ask::<String>(view), "healthy 0 0");
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_ends_late_revives_nothing_and_one_of_a_stranger_writes_nothing() {
+        let mut world = World::new().await;
+        let link = world.mirror.write(|writer| writer.link(&[pin("other")]));
+        link.await.unwrap();
+        end(&mut world, |_| {}).await;
+        assert_eq!(
+            world.ask::<String>("SELECT state FROM instances WHERE name = 'acme'"),
+            "unlinked"
+        );
+        let now = world.now;
+        let stranger = SyncRow {
+            instance: name("stranger"),
+            outcome: Outcome::Failed,
+            ..sync_row(99, Mode::Full, now)
+        };
+        let failed = world
+            .mirror
+            .write(move |writer| writer.fail(&stranger, None));
+        assert!(matches!(failed.await, Err(Error::UnknownInstance(_))));
+        assert_eq!(
+            world.ask::<i64>("SELECT count(*) FROM syncs WHERE id = 99"),
+            0
+        );
+    }
+}

@@ -1,0 +1,217 @@
+//! Old change records move to `changes_base`, old rows of `syncs` go.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, params};
+
+use super::apply::Writer;
+use super::column::whole;
+use super::error::Error;
+use crate::model::time::our_text;
+
+/// How far back the mirror remembers.
+#[derive(Clone, Copy, Debug)]
+pub struct TrimOptions {
+    /// Change records observed before this go to `changes_base`; `None` keeps them for ever.
+    pub changes_before: Option<Timestamp>,
+    /// Syncs that changed nothing and finished before this are forgotten.
+    pub syncs_before: Timestamp,
+    /// Records in one transaction.
+    pub batch: usize,
+}
+
+impl Writer<'_> {
+    /// Trims one batch from the tail. Returns whether there is more to trim. The newest record always stays: the next one
+    /// must not be observed before it.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn trim(&self, options: &TrimOptions) -> Result<bool, Error> {
+        let batch = whole(options.batch.max(1) as u64);
+        let changes = match options.changes_before {
+            Some(before) => self.trim_changes(&our_text(before), batch)?,
+            None => false,
+        };
+        let syncs = self.trim_syncs(&our_text(options.syncs_before), batch)?;
+        Ok(changes || syncs)
+    }
+
+    fn trim_changes(&self, before: &str, batch: i64) -> Result<bool, Error> {
+        let (first, last): (i64, i64) =
+            self.conn
+                .query_row("SELECT first_seq, last_seq FROM feed", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
+        let bound = last.min(first.saturating_add(batch));
+        // `observed_at` never goes back: what is old enough is one piece at the tail.
+        let young: Option<i64> = self
+            .conn
+            .query_row(
+                "SELECT seq FROM changes WHERE seq >= ?1 AND seq < ?2 AND observed_at >= ?3 ORDER BY seq LIMIT 1",
+                params![first, bound, before],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let end = young.unwrap_or(bound);
+        if end <= first {
+            return Ok(false);
+        }
+        self.conn.execute(
+            "INSERT INTO changes_base
+             SELECT * FROM changes AS old
+             WHERE seq < ?1 AND NOT EXISTS
+                 (SELECT 1 FROM changes AS newer
+                  WHERE newer.instance = old.instance AND newer.resource = old.resource AND newer.id = old.id
+                    AND newer.seq > old.seq AND newer.seq < ?1)
+             ON CONFLICT (instance, resource, id) DO UPDATE
+             SET seq = excluded.seq, sync_id = excluded.sync_id, kind = excluded.kind, reason = excluded.reason,
+                 changed = excluded.changed, after = excluded.after, proof = excluded.proof, hold_id = excluded.hold_id,
+                 source_modified_at = excluded.source_modified_at, observed_at = excluded.observed_at",
+            [end],
+        )?;
+        self.conn
+            .execute("DELETE FROM changes WHERE seq < ?1", [end])?;
+        self.conn.execute("UPDATE feed SET first_seq = ?1", [end])?;
+        Ok(young.is_none() && end < last)
+    }
+
+    fn trim_syncs(&self, before: &str, batch: i64) -> Result<bool, Error> {
+        let removed = self.conn.execute(
+            "DELETE FROM syncs WHERE id IN
+                 (SELECT id FROM syncs
+                  WHERE created = 0 AND updated = 0 AND deactivated = 0 AND held = 0 AND finished_at < ?1
+                  ORDER BY finished_at LIMIT ?2)",
+            params![before, batch],
+        )?;
+        Ok(whole(removed as u64) == batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::super::testing::{FULL, World, sync_row, titled, user};
+    use super::*;
+    use crate::model::{Mode, Outcome};
+
+    async fn trim(world: &World, options: TrimOptions) -> bool {
+        let trimmed = world.mirror.write(move |writer| writer.trim(&options));
+        trimmed.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_tail_goes_batch_by_batch_and_the_newest_of_each_user_stays() {
+        let mut world = World::new().await;
+        let start = world.now;
+        world.sync(&[titled("a", "1"), titled("b", "1")]).await;
+        world.sync(&[titled("a", "2"), titled("b", "1")]).await;
+        world.sync(&[titled("a", "3"), titled("b", "1")]).await;
+        let minute = |minutes: i64| start + SignedDuration::from_mins(minutes);
+        let options = |before, batch| TrimOptions {
+            changes_before: before,
+            syncs_before: start,
+            batch,
+        };
+        let base =
+            "SELECT group_concat(seq || id, ' ') FROM (SELECT * FROM changes_base ORDER BY seq)";
+        let first = |world: &World| world.reader().feed().unwrap().first_seq;
+
+        assert!(!trim(&world, options(None, 9)).await);
+        // The first sync was in minute 1: nothing is older than that.
+        assert!(!trim(&world, options(Some(minute(1)), 9)).await);
+        assert_eq!(first(&world), 1);
+        assert!(trim(&world, options(Some(minute(3)), 2)).await);
+        assert_eq!(
+            (first(&world), world.ask::<String>(base)),
+            (3, "1a 2b".into())
+        );
+        assert_eq!(world.difference(), None);
+        assert!(!trim(&world, options(Some(minute(3)), 2)).await);
+        assert_eq!(
+            (first(&world), world.ask::<String>(base)),
+            (4, "2b 3a".into())
+        );
+        assert_eq!(world.difference(), None);
+
+        // However old, the newest record of all stays.
+        assert!(!trim(&world, options(Some(minute(99)), 9)).await);
+        assert_eq!(first(&world), 4);
+        assert_eq!(world.reader().history("acme", "a").unwrap().len(), 2);
+        world.sync(&[titled("a", "4"), titled("b", "4")]).await;
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn a_history_says_what_held_when_also_behind_the_trimmed_part() {
+        let mut world = World::new().await;
+        world.sync(&[titled("a", "1")]).await;
+        world.sync(&[titled("a", "2")]).await;
+        world
+            .sync(&[user(
+                "a",
+                "2026-02-01T00:00:00Z",
+                r#","title":"3","active":false"#,
+            )])
+            .await;
+        world.sync(&[]).await;
+        let at = |world: &World, time: &str| -> Option<String> {
+            world.ask(&format!(
+                "SELECT group_concat(json_extract(attributes, '$.title') || active || gone, ' ') FROM users_history
+                 WHERE instance = 'acme' AND id = 'a' AND valid_from <= '{time}' AND (valid_to IS NULL OR valid_to > '{time}')"
+            ))
+        };
+        let states = [
+            ("2026-03-01T12:00:59.999Z", None),
+            ("2026-03-01T12:01:00.000Z", Some("110")),
+            ("2026-03-01T12:01:59.999Z", Some("110")),
+            ("2026-03-01T12:02:00.000Z", Some("210")),
+            ("2026-03-01T12:03:00.000Z", Some("300")),
+            ("2026-03-01T12:04:00.000Z", Some("301")),
+            ("2030-01-01T00:00:00.000Z", Some("301")),
+        ];
+        for (time, state) in states {
+            assert_eq!(at(&world, time).as_deref(), state, "{time}");
+        }
+        let options = TrimOptions {
+            changes_before: Some("2026-03-01T12:02:30Z".parse().unwrap()),
+            syncs_before: world.now,
+            batch: 9,
+        };
+        trim(&world, options).await;
+        for (time, state) in &states[3..] {
+            assert_eq!(at(&world, time).as_deref(), *state, "{time}");
+        }
+    }
+
+    #[tokio::test]
+    async fn old_syncs_that_changed_nothing_are_forgotten() {
+        let mut world = World::new().await;
+        let directory = [titled("a", "1")];
+        for _ in 0..4 {
+            world.sync_as(FULL, &directory).await;
+        }
+        let now = world.now;
+        let held = world.mirror.write(move |writer| {
+            let mut row = sync_row(
+                writer.reserve_sync()?,
+                Mode::Full,
+                now - SignedDuration::from_hours(9),
+            );
+            row.outcome = Outcome::Failed;
+            row.held = 1;
+            writer.fail(&row, None)
+        });
+        held.await.unwrap();
+        let options = TrimOptions {
+            changes_before: None,
+            syncs_before: world.now,
+            batch: 1,
+        };
+        let ids = |world: &World| world.ask::<String>("SELECT group_concat(id) FROM syncs");
+        assert!(trim(&world, options).await);
+        assert_eq!(ids(&world), "1,3,4,5");
+        while trim(&world, options).await {}
+        // What changed something, held something, or is not old.
+        assert_eq!(ids(&world), "1,4,5");
+    }
+}

@@ -1,0 +1,172 @@
+//! What the feed says of the sliding window of a guard: what was released in it, and how many users
+//! there were when it began.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::error::Error;
+use super::gate::Watch;
+use crate::model::Kind;
+use crate::model::time::our_text;
+use crate::reconcile::guard::{self, Concern};
+use crate::reconcile::mapping;
+
+/// What was released since the window began, by concern.
+#[derive(Debug, Default)]
+pub(super) struct Released {
+    /// By this sync.
+    pub(super) here: BTreeMap<Concern, u64>,
+    /// By others.
+    pub(super) elsewhere: BTreeMap<Concern, u64>,
+}
+
+/// Records of one source from a `seq` on, along an index: what other instances wrote costs nothing.
+const SINCE: &str = "
+    FROM changes INDEXED BY changes_by_resource
+    WHERE instance = ?1 AND resource = ?2 AND seq >= ?3";
+
+/// Counts what the feed has in the windows of both guards. What a person approved does not count.
+pub(super) fn released(conn: &Connection, watch: &Watch, sync_id: i64) -> Result<Released, Error> {
+    let deactivations_since = window_began(conn, watch, &Concern::Deactivation)?;
+    let blankings_since = window_began(conn, watch, &Concern::Blanking(String::new()))?;
+    let mut records = conn.prepare_cached(&format!(
+        "SELECT seq, sync_id, kind, changed {SINCE} AND hold_id IS NULL
+             AND (kind = 'deactivate' OR instr(changed, ?4) > 0)"
+    ))?;
+    let mut rows = records.query(params![
+        watch.instance.as_str(),
+        watch.resource.as_str(),
+        deactivations_since.min(blankings_since),
+        guard::TURNS_EMPTY
+    ])?;
+    let mut released = Released::default();
+    while let Some(row) = rows.next()? {
+        let (seq, by): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let changed = row
+            .get_ref(3)?
+            .as_str_or_null()
+            .map_err(rusqlite::Error::from)?;
+        let count = match by == sync_id {
+            true => &mut released.here,
+            false => &mut released.elsewhere,
+        };
+        for concern in guard::concerns(kind(row, 2)?, changed) {
+            let since = match concern {
+                Concern::Deactivation => deactivations_since,
+                Concern::Blanking(_) => blankings_since,
+            };
+            if seq >= since {
+                *count.entry(concern).or_default() += 1;
+            }
+        }
+    }
+    Ok(released)
+}
+
+/// How many users a concern's share is of: active ones, or those who live and have the attribute, when
+/// the window began, or at the baseline if that is later.
+pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Result<u64, Error> {
+    let began = window_start(watch, concern).max(watch.baseline_at.unwrap_or(Timestamp::MIN));
+    let since = first_after(conn, began)?;
+    let mut records = conn.prepare_cached(&format!(
+        "SELECT kind, changed, after {SINCE} AND reason <> 'baseline'"
+    ))?;
+    let mut rows = records.query(params![
+        watch.instance.as_str(),
+        watch.resource.as_str(),
+        since
+    ])?;
+    let mut count = users_now(conn, watch, concern)?;
+    while let Some(row) = rows.next()? {
+        let changed = row
+            .get_ref(1)?
+            .as_str_or_null()
+            .map_err(rusqlite::Error::from)?;
+        let after = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+        count -= guard::shift(concern, kind(row, 0)?, changed, after);
+    }
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+fn users_now(conn: &Connection, watch: &Watch, concern: &Concern) -> Result<i64, Error> {
+    let instance = watch.instance.as_str();
+    match concern {
+        Concern::Deactivation => Ok(conn
+            .prepare_cached(
+                "SELECT active FROM source_counts WHERE instance = ?1 AND resource = ?2",
+            )?
+            .query_row([instance, watch.resource.as_str()], |row| row.get(0))
+            .optional()?
+            .unwrap_or_default()),
+        Concern::Blanking(path) => {
+            if let Some(columns) = mapping::columns_of(path) {
+                let filled: Vec<String> = columns
+                    .iter()
+                    .map(|column| format!("{column} IS NOT NULL"))
+                    .collect();
+                let sql = format!(
+                    "SELECT count(*) FROM users WHERE instance = ?1 AND gone_at IS NULL AND ({})",
+                    filled.join(" OR ")
+                );
+                return Ok(conn.query_row(&sql, [instance], |row| row.get(0))?);
+            }
+            let mut users = conn.prepare_cached(
+                "SELECT attributes FROM users WHERE instance = ?1 AND gone_at IS NULL",
+            )?;
+            let mut rows = users.query([instance])?;
+            let mut count = 0;
+            while let Some(row) = rows.next()? {
+                let attributes = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+                count += i64::from(guard::has(attributes, path));
+            }
+            Ok(count)
+        }
+    }
+}
+
+/// The first `seq` within a concern's window.
+fn window_began(conn: &Connection, watch: &Watch, concern: &Concern) -> Result<i64, Error> {
+    first_after(conn, window_start(watch, concern))
+}
+
+fn window_start(watch: &Watch, concern: &Concern) -> Timestamp {
+    let window = watch.limits.of(concern).window;
+    watch.now.saturating_sub(window).unwrap_or(Timestamp::MIN)
+}
+
+/// The first `seq` that was observed after a time. `observed_at` never goes back, so halving finds it.
+fn first_after(conn: &Connection, time: Timestamp) -> Result<i64, Error> {
+    let time = our_text(time);
+    let (mut low, mut high): (i64, i64) = conn
+        .prepare_cached("SELECT first_seq, last_seq + 1 FROM feed")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut is_later =
+        conn.prepare_cached("SELECT observed_at > ?2 FROM changes WHERE seq = ?1")?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let is_later = is_later
+            .query_row(params![middle, time], |row| row.get(0))
+            .optional()?;
+        if is_later.unwrap_or(true) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+fn kind(row: &rusqlite::Row<'_>, place: usize) -> Result<Kind, Error> {
+    let text: String = row.get(place)?;
+    [Kind::Create, Kind::Update, Kind::Deactivate]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| {
+            Error::Damaged(format!(
+                "a record of `changes` has the kind `{}`",
+                text.escape_debug()
+            ))
+        })
+}
