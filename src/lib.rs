@@ -6,3 +6,6 @@ pub mod model;
 pub mod reconcile;
 pub mod scim;
 pub mod mirror;
+pub mod schedule;
+pub mod sync;
+pub mod systemd;

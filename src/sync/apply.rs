@@ -1,0 +1,113 @@
+//! The writing half of a sync: transaction after transaction, the last of them with the end.
+
+use super::read::Read;
+use super::{Attempt, Error, Phase, RECORDS_PER_TRANSACTION, read, settle};
+use crate::mirror::Mirror;
+use crate::mirror::apply::{Applied, Batch, Finish, Opened, SyncRow};
+use crate::mirror::stage::Stage;
+use crate::model::{Certificate, Mode, Outcome, ResourceId};
+
+/// How often doubtful resources are asked for again while other syncs go on changing them. What is
+/// left then was changed by a later read than ours, and is left to the next sync.
+const MAX_ROUNDS: u32 = 3;
+
+/// Applies what was read, and completes the sync's row. Returns the holds that it opened.
+pub(super) async fn apply(
+    sync: &Attempt<'_>,
+    read: Read,
+    row: &mut SyncRow,
+) -> Result<Vec<Opened>, Error> {
+    let Read {
+        mut stage,
+        mut reader,
+        certificate,
+        capabilities,
+        treatment,
+        mends,
+    } = read;
+    let is_full = sync.reading.mode == Mode::Full;
+    let mut finish = Finish {
+        sync: row.clone(),
+        watermark: watermark(&certificate),
+        restart_at: certificate.first_date.or(certificate.newest_modified_at),
+        full_and_complete: is_full && certificate.as_complete().is_some(),
+        capabilities,
+    };
+    row.id = sync.mirror.write(|writer| writer.reserve_sync()).await?;
+    let mut batch = Batch {
+        watch: sync.reading.watch(),
+        treatment,
+        mends,
+        sync_id: row.id,
+        limit: RECORDS_PER_TRANSACTION,
+    };
+    let mut opened = Vec::new();
+    let mut rounds = 0;
+    let mut after: Option<ResourceId> = None;
+    let mut doubtful = Vec::new();
+    loop {
+        if sync.context.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let written = row.created + row.updated + row.deactivated;
+        sync.reading.tell(Phase::Applying, written, None);
+        row.finished_at = sync.context.clock.now();
+        row.cost = sync.reading.session.tally.snapshot();
+        batch.watch.now = row.finished_at;
+        finish.sync = row.clone();
+        let (returned, applied) =
+            one_transaction(sync.mirror, stage, batch.clone(), after, finish.clone()).await?;
+        stage = returned;
+        row.created += applied.created;
+        row.updated += applied.updated;
+        row.deactivated += applied.deactivated;
+        row.held += applied.held;
+        opened.extend(applied.opened);
+        doubtful.extend(applied.doubtful);
+        after = applied.next_after;
+        if applied.finished {
+            break;
+        }
+        if after.is_none() {
+            rounds += 1;
+            // Everything else is applied: the next transaction goes on behind the last of these.
+            let again = std::mem::take(&mut doubtful);
+            after = again.iter().max().cloned();
+            (stage, reader) = if rounds < MAX_ROUNDS {
+                settle::ask_each(&sync.reading, stage, reader, again).await?
+            } else {
+                settle::leave(stage, reader, again).await?
+            };
+        }
+    }
+    row.outcome = Outcome::Succeeded;
+    read::blocking(move || {
+        drop(reader);
+        Ok(stage.remove()?)
+    })
+    .await?;
+    Ok(opened)
+}
+
+/// One transaction of a sync.
+pub(super) async fn one_transaction(
+    mirror: &Mirror,
+    mut stage: Stage,
+    batch: Batch,
+    after: Option<ResourceId>,
+    finish: Finish,
+) -> Result<(Stage, Applied), Error> {
+    let written = mirror.write(move |writer| {
+        let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
+        Ok((stage, applied))
+    });
+    Ok(written.await?)
+}
+
+/// Where the watermark may move: to the newest stamp seen, never past the instance's clock at the
+/// first page, and only if every row was received (contract, section 3).
+fn watermark(certificate: &Certificate) -> Option<jiff::Timestamp> {
+    let newest = certificate.newest_modified_at?;
+    let first_date = certificate.first_date?;
+    certificate.read_every_row().then(|| newest.min(first_date))
+}

@@ -1,0 +1,289 @@
+//! Approving a hold: each of its users is asked for again, and those for whom the change still stands
+//! are released. It is a sync of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::apply::one_transaction;
+use super::read::{Reading, blocking};
+use super::{
+    Context, Error, Phase, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, absent, session, settle,
+};
+use crate::mirror::apply::{Batch, Finish, SyncRow, Treatment};
+use crate::mirror::read::{HeldUsers, HoldRow};
+use crate::mirror::stage::{Stage, StageKey};
+use crate::mirror::{Mirror, Reader};
+use crate::model::{Mode, Outcome, ResourceId, Shares, Trigger};
+use crate::scim::absence::{BATCH, Finding, Group, Inquiry};
+use crate::scim::client::Asked;
+
+/// Living users who may be tried as witnesses.
+const WITNESSES: usize = 8;
+
+/// What became of one user of an approved hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    /// The hold.
+    pub hold_id: i64,
+    /// The resource type.
+    pub resource: &'static str,
+    /// The user.
+    pub id: String,
+    /// What became of the change.
+    pub result: Fate,
+    /// Why, where it is held still.
+    pub why: Option<String>,
+}
+
+/// What became of a change of an approved hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// It still stood, and is in the feed.
+    Approved,
+    /// The instance asks for it no more.
+    Resolved,
+    /// It could not be asked about, and is held still.
+    Failed,
+}
+
+/// Approves a hold of one path of each user. Returns the row of its sync, and what became of whom, in the
+/// order of ids.
+///
+/// # Errors
+/// Why nothing could be done, or when told to stop; what was applied before stays.
+pub async fn approve(
+    mirror: &Mirror,
+    source: &Source,
+    hold: &HoldRow,
+    context: &Context,
+) -> Result<(SyncRow, Vec<Answer>), Error> {
+    let started_at = context.clock.now();
+    let (instance, resource) = (source.instance.clone(), source.resource);
+    let read = mirror.read(move |reader| {
+        let before = reader.source(&instance, resource)?;
+        let epoch = reader.feed()?.epoch;
+        Ok((reader, before, epoch))
+    });
+    let (reader, before, epoch) = read.await?;
+    let head = mirror.clone();
+    let reading = Reading {
+        source: source.clone(),
+        mode: Mode::Incremental,
+        before,
+        session: session(source, Mode::Incremental, context),
+        context: context.clone(),
+        head: Arc::new(move || head.head()),
+        stage_path: None,
+        epoch,
+    };
+    let key = StageKey {
+        instance: source.instance.clone(),
+        resource: source.resource,
+        mode: Mode::Incremental,
+        fits: String::new(),
+    };
+    let held = hold.clone();
+    let (stage, reader, held) = blocking(move || {
+        let (stage, _none) = Stage::open(None, &key, &reader, started_at, RESUME_MAX_AGE)?;
+        let held = reader.held_users(&held, WITNESSES)?;
+        Ok((stage, reader, held))
+    })
+    .await?;
+    let (stage, reader, unasked) = ask_all(&reading, stage, reader, &held).await?;
+
+    let n_asked = (held.users.len() - unasked.len()) as u64;
+    let mut row = SyncRow {
+        id: mirror.write(|writer| writer.reserve_sync()).await?,
+        instance: source.instance.clone(),
+        resource: source.resource,
+        mode: Mode::Incremental,
+        trigger: Trigger::Request,
+        started_at,
+        finished_at: started_at,
+        outcome: Outcome::Succeeded,
+        certificate: None,
+        seen: n_asked,
+        created: 0,
+        updated: 0,
+        deactivated: 0,
+        held: 0,
+        rejected: 0,
+        cost: reading.session.tally.snapshot(),
+        error: None,
+    };
+    if n_asked == 0
+        && let Some((_, why)) = unasked.first()
+    {
+        row.outcome = Outcome::Failed;
+        row.error = Some(why.clone());
+    }
+    let reader = apply(mirror, &reading, stage, reader, hold.id, &mut row).await?;
+    let fates = fates(&reader, hold.id, &held, &unasked)?;
+    Ok((row, fates))
+}
+
+/// Users who could not be asked for, and why.
+type Unasked = Vec<(ResourceId, String)>;
+
+async fn ask_all(
+    reading: &Reading,
+    mut stage: Stage,
+    mut reader: Reader,
+    held: &HeldUsers,
+) -> Result<(Stage, Reader, Unasked), Error> {
+    let total = held.users.len() as u64;
+    let resource = reading.source.resource;
+    let mut unasked = Unasked::new();
+    let mut unseen = Vec::new();
+    let mut failed: Option<String> = None;
+    for ((id, is_unseen), done) in held.users.iter().zip(0..) {
+        reading.tell(Phase::Asking, done, Some(total));
+        if *is_unseen {
+            unseen.push(id.clone());
+            continue;
+        }
+        // Where the instance fails, more questions would only add to its trouble.
+        if let Some(why) = &failed {
+            unasked.push((id.clone(), why.clone()));
+            continue;
+        }
+        if !id.is_askable() {
+            unasked.push((id.clone(), "this id cannot be asked for".to_owned()));
+            continue;
+        }
+        let base_seq = (reading.head)();
+        match reading.session.get(resource, id).await {
+            Ok(Asked::Found(row)) => {
+                (stage, reader) = blocking(move || {
+                    settle::put_row(&mut stage, &reader, resource, base_seq, &row)?;
+                    Ok((stage, reader))
+                })
+                .await?;
+            }
+            Ok(Asked::NotFound) => unseen.push(id.clone()),
+            Ok(Asked::Unclear(why)) => unasked.push((id.clone(), why)),
+            Err(error) if error.is_cancelled() => return Err(error.into()),
+            Err(error) => {
+                let why = error.to_string();
+                unasked.push((id.clone(), why.clone()));
+                failed = Some(why);
+            }
+        }
+    }
+    // Gone needs its proof now; a person's word stands in for the company's witness.
+    let inquiry = Inquiry {
+        session: &reading.session,
+        resource,
+        distinct: held.distinct,
+        head: &reading.head,
+        clock: &*reading.context.clock,
+    };
+    for candidates in unseen.chunks(BATCH) {
+        let group = Group {
+            candidates: candidates.to_vec(),
+            shares: Shares::Nothing,
+            same: Vec::new(),
+            anybody: held.witnesses.clone(),
+        };
+        let findings = match &failed {
+            None => inquiry.ask(&group).await?,
+            Some(why) => {
+                unasked.extend(group.candidates.into_iter().map(|id| (id, why.clone())));
+                continue;
+            }
+        };
+        for finding in &findings {
+            if let Finding::Unresolved { id, why, .. } = finding {
+                unasked.push((id.clone(), why.clone()));
+                failed = failed.or(absent::is_unanswered(finding).then(|| why.clone()));
+            }
+        }
+        (stage, reader) = absent::record(reading, stage, reader, findings).await?;
+    }
+    Ok((stage, reader, unasked))
+}
+
+/// Applies the answers. What another sync changed since is left to the next approval.
+async fn apply(
+    mirror: &Mirror,
+    reading: &Reading,
+    mut stage: Stage,
+    mut reader: Reader,
+    hold_id: i64,
+    row: &mut SyncRow,
+) -> Result<Reader, Error> {
+    let mut batch = Batch {
+        watch: reading.watch(),
+        treatment: Treatment::Approved(hold_id),
+        mends: None,
+        sync_id: row.id,
+        limit: RECORDS_PER_TRANSACTION,
+    };
+    let mut after = None;
+    let mut doubtful = Vec::new();
+    loop {
+        row.finished_at = reading.context.clock.now();
+        row.cost = reading.session.tally.snapshot();
+        batch.watch.now = row.finished_at;
+        let finish = Finish {
+            sync: row.clone(),
+            watermark: None,
+            restart_at: None,
+            full_and_complete: false,
+            capabilities: None,
+        };
+        let (returned, applied) =
+            one_transaction(mirror, stage, batch.clone(), after, finish).await?;
+        stage = returned;
+        row.created += applied.created;
+        row.updated += applied.updated;
+        row.deactivated += applied.deactivated;
+        doubtful.extend(applied.doubtful);
+        after = applied.next_after;
+        if applied.finished {
+            break;
+        }
+        if after.is_none() {
+            let left: Vec<ResourceId> = std::mem::take(&mut doubtful);
+            after = left.iter().max().cloned();
+            (stage, reader) = settle::leave(stage, reader, left).await?;
+        }
+    }
+    blocking(move || {
+        stage.remove()?;
+        Ok(reader)
+    })
+    .await
+}
+
+fn fates(
+    reader: &Reader,
+    hold_id: i64,
+    held: &HeldUsers,
+    unasked: &Unasked,
+) -> Result<Vec<Answer>, Error> {
+    let unasked: BTreeMap<&ResourceId, &str> =
+        unasked.iter().map(|(id, why)| (id, why.as_str())).collect();
+    held.users
+        .iter()
+        .map(|(id, _)| {
+            let result = match reader.held_state(hold_id, id)?.as_deref() {
+                Some("released") => Fate::Approved,
+                Some("resolved") => Fate::Resolved,
+                _ => Fate::Failed,
+            };
+            let why = unasked.get(id).copied();
+            let why = why.unwrap_or("it was changed meanwhile, or could not be read");
+            Ok(Answer {
+                hold_id,
+                resource: crate::model::ResourceType::User.as_str(),
+                id: id.as_str().to_owned(),
+                result,
+                why: (result == Fate::Failed).then(|| why.to_owned()),
+            })
+        })
+        .collect()
+}
