@@ -9,3 +9,4 @@ pub mod mirror;
 pub mod schedule;
 pub mod sync;
 pub mod systemd;
+pub mod config;
