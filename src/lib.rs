@@ -10,3 +10,5 @@ pub mod schedule;
 pub mod sync;
 pub mod systemd;
 pub mod config;
+pub mod control;
+pub mod sandbox;

@@ -1,0 +1,159 @@
+//! What the account sees of the users: rows hidden by rules and access lists (facts page, section
+//! 13.4), before a page is cut or after.
+
+use std::collections::BTreeSet;
+
+use super::effect::Effect;
+use super::row::User;
+
+/// Who is hidden in one request.
+#[derive(Debug, Default)]
+pub(super) struct Sight<'a> {
+    inactive: bool,
+    shares: Vec<f64>,
+    ids: BTreeSet<&'a str>,
+    unlisted: Vec<f64>,
+    after_cut: Vec<f64>,
+}
+
+impl<'a> Sight<'a> {
+    /// Reads it from the effects that met the request.
+    #[must_use]
+    pub(super) fn of(effects: &'a [Effect]) -> Self {
+        let mut sight = Self::default();
+        for effect in effects {
+            match effect {
+                Effect::InactiveHidden => sight.inactive = true,
+                Effect::RowsHidden { share } => sight.shares.push(*share),
+                Effect::RowsHiddenAfterCut { share } => sight.after_cut.push(*share),
+                Effect::RowsUnlisted { share } => sight.unlisted.push(*share),
+                Effect::UsersHidden { ids } => {
+                    sight.ids.extend(ids.iter().map(String::as_str));
+                }
+                _ => {}
+            }
+        }
+        sight
+    }
+
+    /// Whether lists are cut from all rows.
+    #[must_use]
+    pub(super) fn is_full(&self) -> bool {
+        !self.inactive && self.ids.is_empty() && self.shares.is_empty() && self.unlisted.is_empty()
+    }
+
+    /// Whether a list counts this user.
+    #[must_use]
+    pub(super) fn lists(&self, user: &User) -> bool {
+        self.allows(user) && !within(&self.unlisted, user)
+    }
+
+    /// Whether a list shows this user once it has counted him.
+    #[must_use]
+    pub(super) fn shows(&self, user: &User) -> bool {
+        !within(&self.after_cut, user)
+    }
+
+    /// Whether asking by id finds this user.
+    #[must_use]
+    pub(super) fn finds(&self, user: &User) -> bool {
+        self.allows(user) && self.shows(user)
+    }
+
+    fn allows(&self, user: &User) -> bool {
+        (user.active || !self.inactive)
+            && !self.ids.contains(&*user.sys_id)
+            && !within(&self.shares, user)
+    }
+}
+
+/// Whether a user is among a share of all users: the same ones every time.
+#[must_use]
+pub(super) fn is_among(user: &User, share: f64) -> bool {
+    // FNV-1a: stable between versions of the compiler.
+    let hash = user
+        .sys_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let place = u32::try_from(hash >> 32).unwrap_or_default();
+    f64::from(place) / f64::from(u32::MAX) < share || share >= 1.0
+}
+
+fn within(shares: &[f64], user: &User) -> bool {
+    shares.iter().any(|share| is_among(user, *share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Values;
+    use super::super::testbed::Testbed;
+    use super::*;
+
+    #[test]
+    fn rows_are_hidden_before_the_cut_or_after_it() {
+        let bed = Testbed::of(100);
+        let all: Vec<String> = bed.sandbox.ids();
+        let listed = |bed: &Testbed| -> (u64, Vec<String>) {
+            let page = bed.list("count=500");
+            (
+                page.total(),
+                page.ids().into_iter().map(str::to_owned).collect(),
+            )
+        };
+        let finds = |id: &str| bed.get(&format!("/Users/{id}")).status == 200;
+
+        bed.fault(Effect::RowsHidden { share: 0.3 });
+        let (total, before) = listed(&bed);
+        assert!((15..45).contains(&(100 - before.len())), "{}", before.len());
+        assert_eq!(total, before.len() as u64);
+        assert_eq!(listed(&bed).1, before);
+        assert!(all.iter().all(|id| finds(id) == before.contains(id)));
+
+        bed.fault(Effect::RowsHiddenAfterCut { share: 0.3 });
+        let (total, after) = listed(&bed);
+        assert_eq!((total, &after), (100, &before));
+        assert!(all.iter().all(|id| finds(id) == after.contains(id)));
+
+        bed.fault(Effect::RowsUnlisted { share: 0.3 });
+        let (total, unlisted) = listed(&bed);
+        assert_eq!((total, &unlisted), (before.len() as u64, &before));
+        assert!(all.iter().all(|id| finds(id)));
+
+        bed.fault(Effect::RowsHidden { share: 1.0 });
+        assert_eq!(listed(&bed), (0, Vec::new()));
+
+        let ids = all[..2].to_vec();
+        bed.fault(Effect::UsersHidden { ids });
+        assert_eq!(listed(&bed), (98, all[2..].to_vec()));
+        assert!(!finds(&all[0]) && finds(&all[2]));
+    }
+
+    #[test]
+    fn inactive_users_are_hidden_and_shown_again() {
+        let bed = Testbed::of(50);
+        let id = bed.sandbox.ids()[7].clone();
+        bed.sandbox.update(&id, &Values::new().active(false));
+        bed.fault(Effect::InactiveHidden);
+        let page = bed.list("count=500");
+        assert!(page.total() < 50 && !page.ids().contains(&id.as_str()));
+        assert!(page.rows().iter().all(|user| user["active"] == true));
+        assert_eq!(bed.list("filter=active eq false").total(), 0);
+        assert_eq!(bed.get(&format!("/Users/{id}")).status, 404);
+        bed.sandbox.remove_fault("inactive_hidden");
+        assert_eq!(bed.list("count=500").total(), 50);
+    }
+
+    #[test]
+    fn asking_by_id_can_give_another_user() {
+        let bed = Testbed::of(3);
+        let ids = bed.sandbox.ids();
+        bed.fault(Effect::AnotherUser);
+        for (asked, given) in [(0, 1), (2, 0)] {
+            let answered = bed.get(&format!("/Users/{}", ids[asked]));
+            assert_eq!(answered.json["id"], ids[given]);
+        }
+        assert_eq!(bed.get("/Users/nobody").status, 404);
+    }
+}
