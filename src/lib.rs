@@ -12,3 +12,4 @@ pub mod systemd;
 pub mod config;
 pub mod control;
 pub mod sandbox;
+pub mod daemon;

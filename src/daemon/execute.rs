@@ -1,0 +1,374 @@
+//! What requests ask for, done: by the daemon for a client of its socket, or by a command that found
+//! the mirror's lock free.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Loader;
+use super::fleet::{Fleet, Link, PinError};
+use crate::clock::SharedClock;
+use crate::config::{self, Settings};
+use crate::control::{Ended, Execute, Lines, Request};
+use crate::mirror::apply::{Planning, SyncRow};
+use crate::mirror::read::SourceChange;
+use crate::mirror::{Mirror, Reader};
+use crate::model::{InstanceName, Mode, Outcome, Trigger};
+use crate::scim::check;
+use crate::scim::client::Priority;
+use crate::sync::approve::Fate;
+use crate::sync::{self, Context, Order, Progressing};
+
+/// Told when a reload that a command asked for is over.
+pub type Reply = oneshot::Sender<anyhow::Result<()>>;
+
+/// Does what requests ask for.
+pub struct Executor {
+    /// The linked instances.
+    pub fleet: Arc<Fleet>,
+    /// Reads the configuration anew, for `relink`.
+    pub load: Loader,
+    /// Asks the daemon to put a new configuration in force; `None` outside of one.
+    pub reload: Option<mpsc::Sender<Reply>>,
+}
+
+impl Execute for Executor {
+    async fn execute(&self, request: Request, lines: Lines, stop: CancellationToken) -> Ended {
+        let ended = match request {
+            Request::Sync {
+                instances,
+                mode,
+                dry_run: false,
+            } => self.sync(&instances, mode, &lines, &stop).await,
+            Request::Sync {
+                instances,
+                mode,
+                dry_run: true,
+            } => {
+                let read = || Ok(self.fleet.mirror.reader()?);
+                let clock = &self.fleet.clock;
+                match self.fleet.named(&instances) {
+                    Ok(links) => dry_run(&links, &read, mode, clock, &lines, &stop).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Request::Check { instances } => match self.fleet.named(&instances) {
+                Ok(links) => check(&links, &self.fleet.clock, &lines, &stop).await,
+                Err(error) => Err(error),
+            },
+            Request::Approve { hold_id, digest } => {
+                self.approve(hold_id, &digest, &lines, &stop).await
+            }
+            Request::Relink { instance } => self.relink(&instance).await,
+        };
+        ended.unwrap_or_else(|error| failed(&error))
+    }
+}
+
+/// A failure by its exit code: a wrong configuration is one, all else is another.
+#[must_use]
+pub fn failed(error: &anyhow::Error) -> Ended {
+    if error.is::<config::Error>() || error.is::<PinError>() {
+        Ended::Misconfigured(format!("{error:#}"))
+    } else {
+        Ended::Failed(format!("{error:#}"))
+    }
+}
+
+impl Executor {
+    async fn sync(
+        &self,
+        names: &[String],
+        mode: Option<Mode>,
+        lines: &Lines,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let mut tasks = JoinSet::new();
+        for link in self.fleet.named(names)? {
+            let (fleet, lines, stop) = (Arc::clone(&self.fleet), lines.clone(), stop.clone());
+            tasks.spawn(async move {
+                let order = Order {
+                    mode,
+                    trigger: Trigger::Request,
+                };
+                let rows = fleet.sync(&link, order, &stop, &progress(&lines)).await?;
+                for row in &rows {
+                    lines.row(report(row)).await;
+                }
+                let name = link.name.clone();
+                let standing = fleet.mirror.read(move |reader| {
+                    Ok((reader.open_holds(&name)?, reader.source_change(&name)?))
+                });
+                let (open_holds, change) = standing.await?;
+                let is_held = open_holds > 0 || change != SourceChange::None;
+                if rows.is_empty() {
+                    lines.row(nothing_done(&link.name, change)).await;
+                }
+                Ok::<_, anyhow::Error>(match rows.last().map(|row| row.outcome) {
+                    Some(Outcome::Failed | Outcome::Cancelled) => Ended::Failed(String::new()),
+                    Some(Outcome::Succeeded) if !is_held => Ended::Done,
+                    // Nothing is done for what looks like another directory.
+                    Some(Outcome::Succeeded) | None => Ended::Attention,
+                })
+            });
+        }
+        let mut ended = Ended::Done;
+        let mut trouble = None;
+        // Each comes to its end: one that was dropped could have written records and no row of `syncs`.
+        while let Some(one) = tasks.join_next().await {
+            match one.map_err(anyhow::Error::from).flatten() {
+                Ok(one) => ended = worse(ended, one),
+                Err(error) => trouble = Some(error),
+            }
+        }
+        trouble.map_or(Ok(ended), Err)
+    }
+
+    async fn approve(
+        &self,
+        hold_id: i64,
+        digest: &str,
+        lines: &Lines,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let reader = self.fleet.mirror.reader()?;
+        let hold = reader
+            .hold(hold_id)?
+            .with_context(|| format!("there is no hold {hold_id}: see `musterd holds`"))?;
+        ensure!(
+            hold.state == "open",
+            "hold {hold_id} is {} already, nothing was changed",
+            hold.state
+        );
+        ensure!(
+            hold.digest == digest,
+            "this is not the digest of hold {hold_id}, nothing was changed: look again at `musterd holds show {hold_id}`"
+        );
+        let links = self.fleet.named(std::slice::from_ref(&hold.instance))?;
+        let Some(link) = links.first() else {
+            return Ok(Ended::Failed(String::new()));
+        };
+        if hold.guard == "source_changed" {
+            let now = self.fleet.clock.now();
+            let approved = self
+                .fleet
+                .mirror
+                .write(move |writer| writer.approve_source_change(hold_id, now))
+                .await?;
+            ensure!(approved, "hold {hold_id} was closed meanwhile");
+            lines
+                .row(json!({
+                    "hold_id": hold_id,
+                    "result": Fate::Approved,
+                    "why": format!(
+                        "the next complete full sync of `{}` takes over what it finds: \
+                         `musterd sync {0} --mode full` does so now",
+                        hold.instance
+                    ),
+                }))
+                .await;
+            return Ok(Ended::Done);
+        }
+        if let SourceChange::Open(other) = reader.source_change(&link.name)? {
+            bail!(
+                "`{}` looks like another directory: hold {other} comes first, nothing was changed",
+                hold.instance
+            );
+        }
+        drop(reader);
+        let (row, answers) = self
+            .fleet
+            .approve(link, &hold, stop, &progress(lines))
+            .await?;
+        let is_left = answers.iter().any(|answer| answer.result == Fate::Failed);
+        for answer in &answers {
+            lines.row(json!(answer)).await;
+        }
+        lines.row(report(&row)).await;
+        Ok(match row.outcome {
+            Outcome::Succeeded if is_left => Ended::Attention,
+            Outcome::Succeeded => Ended::Done,
+            Outcome::Failed | Outcome::Cancelled => Ended::Failed(String::new()),
+        })
+    }
+
+    async fn relink(&self, instance: &str) -> anyhow::Result<Ended> {
+        relink(&self.fleet.mirror, &(self.load)()?, instance).await?;
+        if let Some(reload) = &self.reload {
+            let (reply, done) = oneshot::channel();
+            if reload.send(reply).await.is_ok() {
+                done.await??;
+            }
+        }
+        Ok(Ended::Done)
+    }
+}
+
+/// Says why an incremental sync did nothing.
+fn nothing_done(instance: &InstanceName, change: SourceChange) -> serde_json::Value {
+    let note = match change {
+        SourceChange::Open(hold_id) => format!(
+            "looks like another directory, so incremental syncs wait: see `musterd holds show {hold_id}`"
+        ),
+        SourceChange::Approved(_) | SourceChange::None => format!(
+            "a full sync comes first: `musterd sync {instance} --mode full` takes the new directory over"
+        ),
+    };
+    json!({ "instance": instance.as_str(), "note": note })
+}
+
+/// Of two ends the one that a person must rather know of.
+fn worse(one: Ended, other: Ended) -> Ended {
+    let rank = |ended: &Ended| match ended {
+        Ended::Done => 0,
+        Ended::Attention => 1,
+        Ended::Failed(_) | Ended::Misconfigured(_) => 2,
+    };
+    if rank(&other) > rank(&one) {
+        other
+    } else {
+        one
+    }
+}
+
+/// Takes over the configured origin of an instance.
+///
+/// # Errors
+/// When the configuration or the mirror does not know it.
+pub async fn relink(mirror: &Mirror, settings: &Settings, instance: &str) -> anyhow::Result<()> {
+    let (name, configured) = settings
+        .instances
+        .iter()
+        .find(|(name, _settings)| name.as_str() == instance)
+        .ok_or_else(|| anyhow::anyhow!("no instance `{instance}` in the configuration"))?;
+    let pin = super::fleet::pin(name, configured);
+    Ok(mirror.write(move |writer| writer.relink(&pin)).await?)
+}
+
+/// Prints the plan of a sync of each instance, and writes nothing.
+///
+/// # Errors
+/// Why a plan could not be made.
+pub async fn dry_run(
+    links: &[Arc<Link>],
+    read: &(dyn Fn() -> anyhow::Result<Reader> + Sync),
+    mode: Option<Mode>,
+    clock: &SharedClock,
+    lines: &Lines,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let mut ended = Ended::Done;
+    for link in links {
+        for source in link.sources() {
+            let context = Context {
+                clock: Arc::clone(clock),
+                cancel: stop.clone(),
+                progress: progress(lines),
+            };
+            let order = Order {
+                mode,
+                trigger: Trigger::Request,
+            };
+            let (instance, told) = (source.instance.clone(), lines.clone());
+            let each = move |planning: Planning<'_>| {
+                told.row_from_thread(planned(&instance, planning));
+            };
+            let planned = sync::dry_run(read()?, &source, order, &context, each).await?;
+            let mut sum = serde_json::to_value(&planned)?;
+            sum["instance"] = json!(source.instance.as_str());
+            sum["resource"] = json!(source.resource.as_str());
+            lines.row(json!({ "plan": sum })).await;
+            if planned.held > 0 || read()?.open_holds(&source.instance)? > 0 {
+                ended = Ended::Attention;
+            }
+        }
+    }
+    Ok(ended)
+}
+
+/// Probes each instance and tells what was found.
+///
+/// # Errors
+/// When a probe ends unasked; what it finds wrong is a finding.
+pub async fn check(
+    links: &[Arc<Link>],
+    clock: &SharedClock,
+    lines: &Lines,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let mut tasks = JoinSet::new();
+    for link in links {
+        let (link, lines, stop) = (Arc::clone(link), lines.clone(), stop.clone());
+        let clock = Arc::clone(clock);
+        tasks.spawn(async move {
+            let session = link.client.session(Priority::High, stop);
+            let found = check::check(session, &link.settings.resources, &*clock).await;
+            lines.row(json!(found)).await;
+            found.error.is_none()
+        });
+    }
+    let mut ended = Ended::Done;
+    while let Some(is_ok) = tasks.join_next().await {
+        if !is_ok? {
+            ended = Ended::Failed(String::new());
+        }
+    }
+    Ok(ended)
+}
+
+fn progress(lines: &Lines) -> Progressing {
+    let lines = lines.clone();
+    Arc::new(move |progress| lines.progress(progress))
+}
+
+/// A row of `syncs` by its column names.
+#[must_use]
+pub fn report(row: &SyncRow) -> serde_json::Value {
+    json!({
+        "id": row.id,
+        "instance": row.instance.as_str(),
+        "resource": row.resource.as_str(),
+        "mode": row.mode,
+        "trigger": row.trigger,
+        "started_at": crate::model::time::our_text(row.started_at),
+        "finished_at": crate::model::time::our_text(row.finished_at),
+        "outcome": row.outcome,
+        "certificate": row.certificate,
+        "seen": row.seen,
+        "created": row.created,
+        "updated": row.updated,
+        "deactivated": row.deactivated,
+        "held": row.held,
+        "rejected": row.rejected,
+        "requests": row.cost.requests,
+        "retries": row.cost.retries,
+        "bytes": row.cost.bytes,
+        "throttled_ms": row.cost.throttled_ms,
+        "error": row.error,
+    })
+}
+
+/// A planned record by the column names of `changes`, without what only the feed gives it. One that would
+/// be held has the path too.
+fn planned(instance: &InstanceName, planning: Planning<'_>) -> serde_json::Value {
+    let (record, held) = match planning {
+        Planning::Write(record) => (record, None),
+        Planning::Hold(record, path) => (record, Some(path)),
+    };
+    let raw = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    json!({
+        "instance": instance.as_str(),
+        "resource": record.resource.as_str(),
+        "id": record.id.as_str(),
+        "kind": record.kind.as_str(),
+        "reason": record.reason.as_str(),
+        "changed": record.changed.as_deref().map(raw),
+        "after": raw(&record.after.canonical),
+        "proof": record.proof,
+        "held": held,
+    })
+}

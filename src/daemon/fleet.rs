@@ -1,0 +1,618 @@
+//! All linked instances over one mirror: who may sync now, and what follows a sync.
+//!
+//! The daemon and a command that found the lock free do the same work through this.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use anyhow::Context as _;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::report::Reporter;
+use crate::clock::SharedClock;
+use crate::config::Settings;
+use crate::config::settings::{InstanceSettings, MirrorSettings};
+use crate::mirror::apply::SyncRow;
+use crate::mirror::read::{HoldRow, Pin, SourceChange};
+use crate::mirror::trim::TrimOptions;
+use crate::mirror::{self, Mirror};
+use crate::model::{InstanceName, Mode, ResourceType};
+use crate::scim::client::{Client, Exchange};
+use crate::sync::approve::Answer;
+use crate::sync::{self, Context, Order, Progressing, Source};
+
+/// Makes the line to an instance: the network, or a sandbox in process.
+pub type ExchangeMaker =
+    Arc<dyn Fn(&InstanceSettings) -> anyhow::Result<Arc<dyn Exchange>> + Send + Sync>;
+
+/// What a fleet is given from outside.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Wall time.
+    pub clock: SharedClock,
+    /// Makes the line to an instance.
+    pub exchange: ExchangeMaker,
+    /// Feeds everything that is drawn by lot.
+    pub seed: u64,
+}
+
+/// All linked instances over one mirror.
+pub struct Fleet {
+    /// The mirror, opened for writing.
+    pub mirror: Mirror,
+    /// Wall time.
+    pub clock: SharedClock,
+    /// Tells the log what happened.
+    pub reporter: Reporter,
+    in_force: RwLock<InForce>,
+}
+
+/// What a new configuration replaces.
+struct InForce {
+    links: Links,
+    full_syncs: Places,
+    kept: MirrorSettings,
+}
+
+/// Places for full syncs. A new number goes for those under way as well.
+#[derive(Clone)]
+struct Places {
+    free: Arc<Semaphore>,
+    n_places: usize,
+}
+
+/// Linked instances by name.
+pub type Links = BTreeMap<InstanceName, Arc<Link>>;
+
+/// One linked instance.
+pub struct Link {
+    /// Its name.
+    pub name: InstanceName,
+    /// Its settings.
+    pub settings: InstanceSettings,
+    /// All that talks to it.
+    pub client: Arc<Client>,
+    lanes: Arc<Lanes>,
+}
+
+/// One sync of each mode at a time. What an instance has under way when its settings change has to end
+/// first: both would use the same stage.
+#[derive(Default)]
+struct Lanes {
+    full: Mutex<()>,
+    incremental: Mutex<()>,
+}
+
+/// The configuration and the mirror disagree about what an instance is (contract, section 4a).
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`instances.{instance}`: the mirror holds users of {pinned}, the configuration says {configured}; if that is the \
+     same directory at a new address, run `musterd relink {instance}`; if it is another one, give it another name"
+)]
+pub struct PinError {
+    instance: InstanceName,
+    pinned: String,
+    configured: String,
+}
+
+impl Fleet {
+    /// Builds the clients of all instances, after the mirror has agreed that they are the ones it knows.
+    ///
+    /// # Errors
+    /// [`PinError`] for a changed origin, which is a configuration error; what the mirror or the
+    /// HTTP client says.
+    pub async fn assemble(
+        settings: &Settings,
+        mirror: Mirror,
+        surroundings: &Surroundings,
+    ) -> anyhow::Result<Self> {
+        let links = link_all(settings, &mirror, surroundings, &Links::new()).await?;
+        let in_force = InForce {
+            links,
+            full_syncs: Places::new(settings.daemon.max_full_syncs),
+            kept: settings.mirror.clone(),
+        };
+        let now = surroundings.clock.now();
+        let reporter = Reporter::default();
+        reporter.resume(&mirror.read(move |reader| reader.health(now)).await?);
+        Ok(Self {
+            mirror,
+            clock: Arc::clone(&surroundings.clock),
+            reporter,
+            in_force: RwLock::new(in_force),
+        })
+    }
+
+    /// Puts a new configuration in force. Instances whose settings did not change keep their client
+    /// with its token, its pace and its syncs under way.
+    ///
+    /// # Errors
+    /// As [`Fleet::assemble`]; then nothing changed.
+    pub async fn reassemble(
+        &self,
+        settings: &Settings,
+        surroundings: &Surroundings,
+    ) -> anyhow::Result<()> {
+        let known = self.in_force().links.clone();
+        let links = link_all(settings, &self.mirror, surroundings, &known).await?;
+        let mut in_force = self
+            .in_force
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        in_force.links = links;
+        in_force.full_syncs.resize(settings.daemon.max_full_syncs);
+        in_force.kept = settings.mirror.clone();
+        Ok(())
+    }
+
+    fn in_force(&self) -> RwLockReadGuard<'_, InForce> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All linked instances, by name.
+    #[must_use]
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.in_force().links.values().cloned().collect()
+    }
+
+    /// The instances that a command names, or all.
+    ///
+    /// # Errors
+    /// When one is not in the configuration.
+    pub fn named(&self, names: &[String]) -> anyhow::Result<Vec<Arc<Link>>> {
+        named(&self.in_force().links, names)
+    }
+
+    /// Syncs every resource type of one instance, one after the other, each to its row of `syncs`. An
+    /// incremental sync of an instance that looks like another directory does nothing, and has no row.
+    ///
+    /// # Errors
+    /// When the mirror cannot be used.
+    pub async fn sync(
+        &self,
+        link: &Link,
+        order: Order,
+        cancel: &CancellationToken,
+        progress: &Progressing,
+    ) -> Result<Vec<SyncRow>, mirror::Error> {
+        let context = Context {
+            clock: Arc::clone(&self.clock),
+            cancel: cancel.clone(),
+            progress: Arc::clone(progress),
+        };
+        let mut rows = Vec::new();
+        for source in link.sources() {
+            rows.extend(self.sync_source(link, &source, order, &context).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn sync_source(
+        &self,
+        link: &Link,
+        source: &Source,
+        order: Order,
+        context: &Context,
+    ) -> Result<Vec<SyncRow>, mirror::Error> {
+        let mut rows = Vec::new();
+        let mut asked = order.mode;
+        loop {
+            let mode = self.mode_of(source, asked).await?;
+            if mode == Mode::Incremental && self.waits_for_a_person(source).await? {
+                debug!(instance = %source.instance, "no incremental sync while it looks like another directory");
+                break;
+            }
+            // One sync of a source and mode at a time; full ones also wait for a place among all
+            // instances. Whoever waited looks again: the baseline may have come meanwhile.
+            let _turn = link.lane(mode).lock().await;
+            if self.mode_of(source, asked).await? != mode {
+                continue;
+            }
+            let places = Arc::clone(&self.in_force().full_syncs.free);
+            let _place = match mode {
+                // The semaphore is never closed.
+                Mode::Full => places.acquire_owned().await.ok(),
+                Mode::Incremental => None,
+            };
+            let order = Order {
+                mode: Some(mode),
+                ..order
+            };
+            let ended = sync::run(&self.mirror, source, order, context).await?;
+            self.reporter.finished(&ended.row);
+            self.reporter.held(&ended.row, &ended.opened);
+            let follows = ended.follows;
+            rows.push(ended.row);
+            match follows {
+                Some(mode) => asked = Some(mode),
+                None => break,
+            }
+        }
+        self.tidy(&context.cancel).await?;
+        Ok(rows)
+    }
+
+    /// Approves a hold of one path of each user, as a sync of its own.
+    ///
+    /// # Errors
+    /// Why nothing could be done.
+    pub async fn approve(
+        &self,
+        link: &Link,
+        hold: &HoldRow,
+        cancel: &CancellationToken,
+        progress: &Progressing,
+    ) -> anyhow::Result<(SyncRow, Vec<Answer>)> {
+        let context = Context {
+            clock: Arc::clone(&self.clock),
+            cancel: cancel.clone(),
+            progress: Arc::clone(progress),
+        };
+        let source = link.source(ResourceType::User);
+        let (row, answers) = sync::approve::approve(&self.mirror, &source, hold, &context).await?;
+        self.reporter.finished(&row);
+        self.tidy(cancel).await?;
+        Ok((row, answers))
+    }
+
+    async fn waits_for_a_person(&self, source: &Source) -> Result<bool, mirror::Error> {
+        let instance = source.instance.clone();
+        let read = self
+            .mirror
+            .read(move |reader| reader.source_change(&instance));
+        Ok(read.await? != SourceChange::None)
+    }
+
+    async fn mode_of(&self, source: &Source, asked: Option<Mode>) -> Result<Mode, mirror::Error> {
+        let (instance, resource) = (source.instance.clone(), source.resource);
+        let read = self
+            .mirror
+            .read(move |reader| reader.source(&instance, resource));
+        Ok(sync::choose_mode(asked, &read.await?))
+    }
+
+    /// Trims what is older than the mirror remembers, and moves the write-ahead log into the file. Told
+    /// to stop, it leaves the rest to the next time: after a shorter `mirror.history` that can be years.
+    ///
+    /// # Errors
+    /// When the mirror cannot be used.
+    pub async fn tidy(&self, cancel: &CancellationToken) -> Result<(), mirror::Error> {
+        let now = self.clock.now();
+        let kept = self.in_force().kept.clone();
+        let options = TrimOptions {
+            changes_before: kept.history.map(|history| {
+                now.saturating_sub(history)
+                    .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+            }),
+            syncs_before: now
+                .saturating_sub(kept.sync_history)
+                .unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            batch: TRIM_BATCH,
+        };
+        while !cancel.is_cancelled()
+            && self
+                .mirror
+                .write(move |writer| writer.trim(&options))
+                .await?
+        {}
+        self.checkpoint().await
+    }
+
+    /// Moves the write-ahead log into the file where readers allow it.
+    ///
+    /// # Errors
+    /// When the mirror cannot be used.
+    pub async fn checkpoint(&self) -> Result<(), mirror::Error> {
+        let wal_bytes = self.mirror.checkpoint().await?;
+        self.reporter.wal(wal_bytes);
+        Ok(())
+    }
+}
+
+/// Records trimmed in one transaction: the writer is free again after a fraction of a second.
+const TRIM_BATCH: usize = 5_000;
+
+/// The instances that a command names, or all.
+///
+/// # Errors
+/// When one is not among `links`.
+pub fn named(links: &Links, names: &[String]) -> anyhow::Result<Vec<Arc<Link>>> {
+    if names.is_empty() {
+        return Ok(links.values().cloned().collect());
+    }
+    let find = |name: &String| {
+        let link = InstanceName::parse(name)
+            .ok()
+            .and_then(|name| links.get(&name))
+            .cloned();
+        link.with_context(|| {
+            format!(
+                "no instance `{name}` in the configuration; {}",
+                known(links)
+            )
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+fn known(links: &Links) -> String {
+    if links.is_empty() {
+        return "there is none yet: add a section `[instances.NAME]`".to_owned();
+    }
+    let names: Vec<&str> = links.keys().map(InstanceName::as_str).collect();
+    format!("there are: {}", names.join(", "))
+}
+
+/// The clients of all configured instances, without a mirror: for commands that do not write.
+///
+/// # Errors
+/// What the HTTP client says.
+pub fn prepare(settings: &Settings, surroundings: &Surroundings) -> anyhow::Result<Links> {
+    reuse(settings, surroundings, &Links::new())
+}
+
+fn reuse(settings: &Settings, surroundings: &Surroundings, known: &Links) -> anyhow::Result<Links> {
+    let link = |((name, instance), place): ((&InstanceName, &InstanceSettings), u64)| {
+        let link = match known.get(name) {
+            Some(link) if link.settings == *instance => Arc::clone(link),
+            before => {
+                let before = before.map(Arc::as_ref);
+                Arc::new(Link::new(name, instance, surroundings, place, before)?)
+            }
+        };
+        Ok((name.clone(), link))
+    };
+    settings.instances.iter().zip(0_u64..).map(link).collect()
+}
+
+async fn link_all(
+    settings: &Settings,
+    mirror: &Mirror,
+    surroundings: &Surroundings,
+    known: &Links,
+) -> anyhow::Result<Links> {
+    let pins = pins(settings);
+    let names: Vec<InstanceName> = settings.instances.keys().cloned().collect();
+    let (pinned, not_before) = mirror
+        .read(move |reader| {
+            let not_before = names.iter().map(|name| reader.not_before(name));
+            Ok((reader.pins()?, not_before.collect::<Result<Vec<_>, _>>()?))
+        })
+        .await?;
+    check_pins(&pins, &pinned)?;
+    let links = reuse(settings, surroundings, known)?;
+    for (link, not_before) in links.values().zip(not_before) {
+        if let Some(not_before) = not_before {
+            link.client.set_not_before(not_before);
+        }
+    }
+    mirror.write(move |writer| writer.link(&pins)).await?;
+    Ok(links)
+}
+
+impl Places {
+    fn new(n_places: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(n_places)),
+            n_places,
+        }
+    }
+
+    /// Makes it so many. Those that are taken go when they are given back.
+    fn resize(&mut self, n_places: usize) {
+        let before = std::mem::replace(&mut self.n_places, n_places);
+        self.free.add_permits(n_places.saturating_sub(before));
+        let surplus = before.saturating_sub(n_places);
+        let taken = surplus - self.free.forget_permits(surplus);
+        if let (Ok(taken), true) = (u32::try_from(taken), taken > 0) {
+            let free = Arc::clone(&self.free);
+            tokio::spawn(async move {
+                // The semaphore is never closed.
+                if let Ok(given_back) = free.acquire_many_owned(taken).await {
+                    given_back.forget();
+                }
+            });
+        }
+    }
+}
+
+impl Link {
+    fn new(
+        name: &InstanceName,
+        settings: &InstanceSettings,
+        surroundings: &Surroundings,
+        place: u64,
+        before: Option<&Self>,
+    ) -> anyhow::Result<Self> {
+        let exchange = (surroundings.exchange)(settings)
+            .with_context(|| format!("`instances.{name}`: cannot prepare its connections"))?;
+        let client = Client::new(
+            settings.client.clone(),
+            exchange,
+            Arc::clone(&surroundings.clock),
+            surroundings.seed.wrapping_add(place),
+        );
+        if let Some(not_before) = before.and_then(|link| link.client.not_before()) {
+            client.set_not_before(not_before);
+        }
+        Ok(Self {
+            name: name.clone(),
+            settings: settings.clone(),
+            client: Arc::new(client),
+            lanes: before.map_or_else(Arc::default, |link| Arc::clone(&link.lanes)),
+        })
+    }
+
+    fn lane(&self, mode: Mode) -> &Mutex<()> {
+        match mode {
+            Mode::Full => &self.lanes.full,
+            Mode::Incremental => &self.lanes.incremental,
+        }
+    }
+
+    /// What is synced of this instance.
+    pub fn sources(&self) -> impl Iterator<Item = Source> {
+        self.settings
+            .resources
+            .iter()
+            .map(|resource| self.source(*resource))
+    }
+
+    fn source(&self, resource: ResourceType) -> Source {
+        Source {
+            instance: self.name.clone(),
+            resource,
+            client: Arc::clone(&self.client),
+            overlap: self.settings.overlap,
+            limits: self.settings.guard.clone(),
+            crawl_digest: self.settings.crawl_digest(),
+        }
+    }
+}
+
+/// What the mirror pins of a configured instance.
+#[must_use]
+pub fn pin(name: &InstanceName, settings: &InstanceSettings) -> Pin {
+    Pin {
+        instance: name.clone(),
+        url: settings.client.origin.origin().ascii_serialization(),
+        scim_path: settings.client.scim_path.clone(),
+        resources: settings.resources.clone(),
+    }
+}
+
+/// What the mirror pins of all configured instances.
+#[must_use]
+pub fn pins(settings: &Settings) -> Vec<Pin> {
+    let instances = settings.instances.iter();
+    instances
+        .map(|(name, instance)| pin(name, instance))
+        .collect()
+}
+
+/// Holds the configuration against what the mirror has pinned.
+///
+/// # Errors
+/// [`PinError`] for the first instance whose origin or path changed.
+pub fn check_pins(configured: &[Pin], pinned: &[Pin]) -> Result<(), PinError> {
+    for pin in configured {
+        let known = pinned.iter().find(|known| known.instance == pin.instance);
+        if let Some(known) = known
+            && (&known.url, &known.scim_path) != (&pin.url, &pin.scim_path)
+        {
+            return Err(PinError {
+                instance: pin.instance.clone(),
+                pinned: format!("{}{}", known.url, known.scim_path),
+                configured: format!("{}{}", pin.url, pin.scim_path),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::{self, Sources};
+    use crate::scim::client::{Answer, BoxFuture, Request};
+    use crate::scim::error::ExchangeError;
+
+    struct Silent;
+
+    impl Exchange for Silent {
+        fn exchange(&self, _: Request) -> BoxFuture<'_, Result<Answer, ExchangeError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn surroundings() -> Surroundings {
+        Surroundings {
+            clock: Arc::new(SystemClock),
+            exchange: Arc::new(|_| Ok(Arc::new(Silent))),
+            seed: 1,
+        }
+    }
+
+    fn settings(folder: &Path, max_full_syncs: usize, page_size: u32) -> Settings {
+        let file = folder.join("musterd.toml");
+        let text = format!(
+            "daemon.max_full_syncs = {max_full_syncs}\nmirror.path = \"mirror.db\"\n\
+             [instances.acme]\nurl = \"https://acme.service-now.com\"\npage_size = {page_size}\n\
+             auth = {{ type = \"bearer\", token = \"t\" }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let sources = Sources {
+            file,
+            env: BTreeMap::new(),
+            now: "2026-03-01T12:00:00Z".parse().unwrap(),
+        };
+        config::load(&sources).unwrap()
+    }
+
+    async fn fleet(folder: &Path) -> Fleet {
+        let settings = settings(folder, 2, 100);
+        let mirror = Mirror::open(&settings.mirror.path, "epoch").unwrap();
+        Fleet::assemble(&settings, mirror, &surroundings())
+            .await
+            .unwrap()
+    }
+
+    fn acme(fleet: &Fleet) -> Arc<Link> {
+        fleet.links().pop().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_ends_before_the_new_settings_sync() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = fleet(folder.path()).await;
+        let before = acme(&fleet);
+        before
+            .client
+            .set_not_before(fleet.clock.now() + Duration::from_secs(60));
+        let under_way = before.lane(Mode::Full).lock().await;
+        fleet
+            .reassemble(&settings(folder.path(), 2, 50), &surroundings())
+            .await
+            .unwrap();
+        let after = acme(&fleet);
+        assert!(!Arc::ptr_eq(&before, &after));
+        assert!(after.lane(Mode::Full).try_lock().is_err());
+        assert!(after.lane(Mode::Incremental).try_lock().is_ok());
+        assert!(
+            after.client.not_before().is_some(),
+            "it asked to be left alone"
+        );
+        drop(under_way);
+        assert!(after.lane(Mode::Full).try_lock().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reload_makes_no_more_places_for_full_syncs_than_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = fleet(folder.path()).await;
+        let places = || Arc::clone(&fleet.in_force().full_syncs.free);
+        let load = async |n| {
+            fleet
+                .reassemble(&settings(folder.path(), n, 100), &surroundings())
+                .await
+                .unwrap();
+        };
+        let taken = places().acquire_many_owned(2).await.unwrap();
+        load(2).await;
+        assert_eq!(places().available_permits(), 0);
+        load(3).await;
+        assert_eq!(places().available_permits(), 1);
+        load(1).await;
+        assert_eq!(places().available_permits(), 0);
+        drop(taken);
+        tokio::task::yield_now().await;
+        assert_eq!(places().available_permits(), 1);
+    }
+}

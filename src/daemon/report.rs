@@ -1,0 +1,197 @@
+//! What the log is told of syncs: one line for each, one when trouble starts, one when it ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tracing::{debug, error, info, warn};
+
+use crate::mirror::apply::{Opened, SyncRow};
+use crate::mirror::read::Health;
+use crate::model::{Foreign, InstanceName, Mode, Outcome};
+
+/// Remembers what was said, so that nothing is said twice.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    failing: BTreeMap<InstanceName, Episode>,
+    quiet: Quiet,
+    wal_warned: bool,
+}
+
+#[derive(Debug)]
+struct Episode {
+    started_at: Timestamp,
+    n_failures: u64,
+}
+
+/// Incremental syncs that changed nothing, since the last hourly line.
+#[derive(Debug, Default)]
+struct Quiet {
+    n_syncs: u64,
+    requests: u64,
+    bytes: u64,
+}
+
+/// A write-ahead log above this is a reader that keeps a transaction open.
+const WAL_WARN_BYTES: u64 = 1 << 30;
+
+impl Reporter {
+    /// Goes on with the episodes that the mirror knows of: a new process tells nobody twice that an
+    /// instance fails, and everybody once that it is well again.
+    pub fn resume(&self, health: &[Health]) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in health.iter().filter(|row| row.state == "failing") {
+            let since = row.last_success_at.as_ref().or(row.last_error_at.as_ref());
+            let started_at = since.and_then(|since| since.parse().ok());
+            if let (Ok(name), Some(started_at)) = (InstanceName::parse(&row.instance), started_at) {
+                let n_failures = u64::try_from(row.consecutive_failures).unwrap_or_default();
+                said.failing.entry(name).or_insert(Episode {
+                    started_at,
+                    n_failures,
+                });
+            }
+        }
+    }
+
+    /// A sync came to its end.
+    pub fn finished(&self, row: &SyncRow) {
+        let changed = row.created + row.updated + row.deactivated + row.held + row.rejected;
+        let is_quiet =
+            row.mode == Mode::Incremental && row.outcome == Outcome::Succeeded && changed == 0;
+        log_row(row, is_quiet);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_quiet {
+            said.quiet.n_syncs += 1;
+            said.quiet.requests += row.cost.requests;
+            said.quiet.bytes += row.cost.bytes;
+        }
+        match row.outcome {
+            Outcome::Succeeded => said.recovered(row),
+            Outcome::Failed => said.failed(row),
+            Outcome::Cancelled => {}
+        }
+    }
+
+    /// A sync opened these holds.
+    pub fn held(&self, row: &SyncRow, opened: &[Opened]) {
+        for hold in opened {
+            error!(
+                instance = %row.instance,
+                sync_id = row.id,
+                hold_id = hold.hold_id,
+                guard = hold.guard,
+                attribute = hold.attribute.as_deref().map(|path| tracing::field::display(Foreign(path))),
+                count = hold.count,
+                limit_text = hold.limit_text,
+                "changes are held until somebody approves them: see `musterd holds show {}`",
+                hold.hold_id
+            );
+        }
+    }
+
+    /// An hour is over: sums up the syncs that had no line of their own.
+    pub fn hourly(&self) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let Quiet {
+            n_syncs,
+            requests,
+            bytes,
+        } = std::mem::take(&mut said.quiet);
+        if n_syncs > 0 {
+            info!(
+                n_syncs,
+                requests, bytes, "incremental syncs of the last hour that changed nothing"
+            );
+        }
+    }
+
+    /// The write-ahead log stands at so many bytes after a checkpoint.
+    pub fn wal(&self, wal_bytes: u64) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_large = wal_bytes > WAL_WARN_BYTES;
+        if is_large && !said.wal_warned {
+            warn!(
+                wal_bytes,
+                "the write-ahead log grows: a reader keeps a transaction open, end it or restart that program"
+            );
+        }
+        said.wal_warned = is_large;
+    }
+}
+
+impl Said {
+    fn failed(&mut self, row: &SyncRow) {
+        let episode = self.failing.entry(row.instance.clone()).or_insert_with(|| {
+            warn!(
+                instance = %row.instance,
+                mode = row.mode.as_str(),
+                error = row.error.as_deref().unwrap_or_default(),
+                "instance started failing"
+            );
+            Episode {
+                started_at: row.started_at,
+                n_failures: 0,
+            }
+        });
+        episode.n_failures += 1;
+    }
+
+    fn recovered(&mut self, row: &SyncRow) {
+        if let Some(episode) = self.failing.remove(&row.instance) {
+            let failing_secs = row.finished_at.duration_since(episode.started_at).as_secs();
+            warn!(
+                instance = %row.instance,
+                failing_secs,
+                n_failures = episode.n_failures,
+                "instance recovered"
+            );
+        }
+    }
+}
+
+fn log_row(row: &SyncRow, is_quiet: bool) {
+    let certificate = row
+        .certificate
+        .as_ref()
+        .and_then(|certificate| serde_json::to_string(certificate).ok());
+    // A clock that was set back meanwhile makes no negative duration.
+    let duration = row.finished_at.duration_since(row.started_at);
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or_default();
+    // The level is part of a call site's identity, so there are two of them.
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                sync_id = row.id,
+                instance = %row.instance,
+                resource = %row.resource,
+                mode = row.mode.as_str(),
+                trigger = row.trigger.as_str(),
+                outcome = row.outcome.as_str(),
+                certificate,
+                duration_ms,
+                seen = row.seen,
+                created = row.created,
+                updated = row.updated,
+                deactivated = row.deactivated,
+                held = row.held,
+                rejected = row.rejected,
+                requests = row.cost.requests,
+                retries = row.cost.retries,
+                bytes = row.cost.bytes,
+                throttled_ms = row.cost.throttled_ms,
+                error = row.error,
+                "sync finished"
+            )
+        };
+    }
+    if is_quiet {
+        line!(debug);
+    } else {
+        line!(info);
+    }
+}
