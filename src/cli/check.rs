@@ -1,0 +1,156 @@
+//! `musterd check`: reads the configuration, then looks at each instance.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::exit::Exit;
+use super::handover;
+use super::output::Output;
+use super::outside;
+use crate::config::{self, Settings};
+use crate::control::{Line, Request};
+use crate::daemon::fleet;
+use crate::mirror::Reader;
+use crate::model::Foreign;
+
+/// Check the configuration, then ask each instance
+///
+/// One authenticated look: does it answer, how many users does it show, what does it honour of filters and sorting, and
+/// does its clock agree with ours. Works before the daemon was ever started.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: musterd check acme")]
+pub(crate) struct Args {
+    /// Which instances; all when none is named
+    #[arg(value_name = "INSTANCE")]
+    instances: Vec<String>,
+
+    /// Read the configuration only
+    #[arg(long)]
+    offline: bool,
+
+    /// Print JSON, one object an instance
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
+    let settings = config::load(&outside::sources(&config))?;
+    check_mirror(&settings.mirror.path, &settings)?;
+    let mut output = Output::stdout();
+    if !args.json {
+        for warning in &settings.warnings {
+            super::exit::note(warning);
+        }
+        output.text(&format!(
+            "configuration: {} in order\n",
+            super::words::count(settings.instances.len() as u64, "instance")
+        ))?;
+        output.flush()?;
+    }
+    if args.offline {
+        return Ok(Exit::Done);
+    }
+    let request = Request::Check {
+        instances: args.instances,
+    };
+    let exit = handover::carry_out(&config, request, |line| {
+        if let Line::Row(found) = line {
+            if args.json {
+                output.json(&found)?;
+            } else {
+                output.text(&render(&found))?;
+            }
+            output.flush()?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(exit)
+}
+
+/// Holds the configuration against the mirror, where there is one already.
+fn check_mirror(path: &Path, settings: &Settings) -> anyhow::Result<()> {
+    if !path.try_exists()? {
+        return Ok(());
+    }
+    for suffix in ["-wal", "-shm"] {
+        let mut companion = path.as_os_str().to_owned();
+        companion.push(suffix);
+        if !Path::new(&companion).try_exists()? {
+            super::exit::note(&format!(
+                "`{}` is missing, so that readers without write right cannot open the mirror: a read-write shell \
+                 removed it; starting the daemon mends that",
+                Path::new(&companion).display()
+            ));
+        }
+    }
+    let pinned = Reader::open(path)?.pins()?;
+    fleet::check_pins(&fleet::pins(settings), &pinned)?;
+    Ok(())
+}
+
+fn render(found: &Value) -> String {
+    let text = |value: &Value| Foreign(value.as_str().unwrap_or("-")).to_string();
+    let mut lines = format!("{} ({})\n", text(&found["instance"]), text(&found["url"]));
+    let mut line = |what: &str, says: &str| {
+        lines.push_str(&format!("  {what:<22} {says}\n"));
+    };
+    if let Some(total) = found["total"].as_u64() {
+        line("answers", &format!("yes, {total} users are shown"));
+    }
+    if let Some(skew) = found["clock_skew_seconds"].as_i64() {
+        let says = match skew.abs() {
+            0..=60 => "agrees with ours".to_owned(),
+            _ => format!(
+                "{skew} s ahead of ours: watermarks go by the instance's clock, schedules by ours"
+            ),
+        };
+        line("clock", &says);
+    }
+    let capabilities = &found["capabilities"];
+    for (name, what, otherwise) in [
+        ("id_after", "filter by id", "pages go by startIndex"),
+        ("id_range", "filter by id, ranges", "one range at a time"),
+        (
+            "modified_filter",
+            "filter by lastModified",
+            "every sync is a full one",
+        ),
+        (
+            "modified_and_id",
+            "both joined by `and`",
+            "long incremental syncs go by startIndex",
+        ),
+        (
+            "inactive_shown",
+            "inactive users",
+            "leavers are found by full syncs only",
+        ),
+    ] {
+        match capabilities[name].as_str() {
+            Some("obeyed") => line(
+                what,
+                if name == "inactive_shown" {
+                    "shown"
+                } else {
+                    "honoured"
+                },
+            ),
+            Some("unknown") => line(what, "cannot be told from what the instance answers"),
+            Some("ignored") if name == "inactive_shown" => line(
+                what,
+                "none is shown: either there is none, or leavers are found by full syncs only",
+            ),
+            Some(word) => line(what, &format!("{word}: {otherwise}")),
+            None => {}
+        }
+    }
+    if let Some(error) = found["error"].as_str() {
+        line("failed", &Foreign(error).to_string());
+    }
+    if let Some(hint) = found["hint"].as_str() {
+        line("what to do", hint);
+    }
+    lines
+}

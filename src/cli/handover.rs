@@ -1,0 +1,220 @@
+//! Commands that need the instances: handed to the daemon while it holds the mirror's lock, done
+//! here when the lock is free.
+
+use std::ffi::OsStr;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::{Exit, Failure, Misconfigured};
+use super::outside;
+use crate::config::{self, Settings};
+use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
+use crate::daemon::execute::{self, Executor};
+use crate::daemon::fleet::{self, Fleet};
+use crate::mirror::lock::Lock;
+use crate::mirror::{self, Mirror, Reader};
+
+/// Does what a request asks for, here or in the daemon; `show` is given each line.
+pub(super) async fn carry_out(
+    config: &Path,
+    request: Request,
+    mut show: impl FnMut(Line) -> anyhow::Result<()>,
+) -> anyhow::Result<Exit> {
+    let stop = CancellationToken::new();
+    let (lines, mut told) = Lines::channel();
+    let work = work(config.to_owned(), request, lines, stop.clone());
+    let mut task = tokio::spawn(work);
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupted = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            Some(()) = told_to_stop(&mut interrupt, &mut terminate) => {
+                if interrupted {
+                    return Ok(Exit::Interrupted);
+                }
+                // The first one lets a sync come to its own end, the second one does not.
+                interrupted = true;
+                stop.cancel();
+            }
+            Some(line) = told.recv() => show(line)?,
+            ended = &mut task => break ended.context("the command did not come to its end")??,
+        }
+    };
+    while let Ok(line) = told.try_recv() {
+        show(line)?;
+    }
+    if interrupted {
+        return Ok(Exit::Interrupted);
+    }
+    match ended {
+        Ended::Done => Ok(Exit::Done),
+        Ended::Attention => Ok(Exit::Attention),
+        Ended::Failed(reason) if reason.is_empty() => Ok(Exit::Failed),
+        Ended::Failed(reason) => Err(Failure::new(reason).into()),
+        Ended::Misconfigured(reason) => Err(Misconfigured(reason).into()),
+    }
+}
+
+async fn told_to_stop(interrupt: &mut Signal, terminate: &mut Signal) -> Option<()> {
+    tokio::select! {
+        told = interrupt.recv() => told,
+        told = terminate.recv() => told,
+    }
+}
+
+async fn work(
+    config: PathBuf,
+    request: Request,
+    lines: Lines,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let path = config::mirror_path(&outside::sources(&config))?;
+    if mirror::lock::is_held(&path)? {
+        let sockets = sockets(&path);
+        return tokio::select! {
+            // The daemon goes on with what it was asked for.
+            () = stop.cancelled() => Ok(Ended::Done),
+            ended = control::ask(&sockets, &request, &lines) => ended.with_context(|| {
+                format!("another process holds the mirror `{}`, and it cannot be asked", path.display())
+            }),
+        };
+    }
+    let settings = config::load(&outside::sources(&config))?;
+    if !log_aside() {
+        outside::log(&settings.log)?;
+    }
+    for warning in &settings.warnings {
+        super::exit::note(warning);
+    }
+    alone(&config, settings, request, lines, stop).await
+}
+
+/// Where the daemon's control socket may lie: where this process would put it, beside the mirror, or
+/// where systemd's unit has it.
+fn sockets(mirror: &Path) -> Vec<PathBuf> {
+    let runtime_directory = std::env::var_os("RUNTIME_DIRECTORY");
+    let mut paths = vec![
+        config::socket_path(mirror, runtime_directory.as_deref()),
+        config::socket_path(mirror, None),
+        config::socket_path(mirror, Some(OsStr::new(RUNTIME_DIRECTORY_OF_THE_UNIT))),
+    ];
+    paths.dedup();
+    paths
+}
+
+/// `RuntimeDirectory=musterd`.
+const RUNTIME_DIRECTORY_OF_THE_UNIT: &str = "/run/musterd";
+
+/// On a terminal the progress bars and the results say it all.
+fn log_aside() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Nobody holds the lock: does the work in this process.
+async fn alone(
+    config: &Path,
+    settings: Settings,
+    request: Request,
+    lines: Lines,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let surroundings = outside::surroundings()?;
+    // A daemon that starts meanwhile would ask the same instances at its own pace (promise P8).
+    let is_read_only = matches!(
+        request,
+        Request::Check { .. } | Request::Sync { dry_run: true, .. }
+    );
+    let path = &settings.mirror.path;
+    let _lock = match is_read_only && path.try_exists()? {
+        true => Some(Lock::take(path)?),
+        false => None,
+    };
+    match request {
+        Request::Check { instances } => {
+            let links = fleet::prepare(&settings, &surroundings)?;
+            let links = fleet::named(&links, &instances)?;
+            execute::check(&links, &surroundings.clock, &lines, &stop).await
+        }
+        Request::Sync {
+            instances,
+            mode,
+            dry_run: true,
+        } => {
+            let links = fleet::prepare(&settings, &surroundings)?;
+            let links = fleet::named(&links, &instances)?;
+            let known = Known::open(&settings.mirror.path)?;
+            fleet::check_pins(&fleet::pins(&settings), &known.reader()?.pins()?)?;
+            let read = || known.reader();
+            execute::dry_run(&links, &read, mode, &surroundings.clock, &lines, &stop).await
+        }
+        request => {
+            if let Request::Sync { instances, .. } = &request {
+                // A mistyped name leaves no empty mirror behind.
+                fleet::named(&fleet::prepare(&settings, &surroundings)?, instances)?;
+            }
+            let mirror = Mirror::open(&settings.mirror.path, &outside::epoch()?)?;
+            let ended = in_mirror(config, &settings, mirror.clone(), request, lines, stop).await;
+            mirror.close().await?;
+            ended
+        }
+    }
+}
+
+async fn in_mirror(
+    config: &Path,
+    settings: &Settings,
+    mirror: Mirror,
+    request: Request,
+    lines: Lines,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
+    if let Request::Relink { instance } = &request {
+        execute::relink(&mirror, settings, instance).await?;
+        return Ok(Ended::Done);
+    }
+    let fleet = Fleet::assemble(settings, mirror, &outside::surroundings()?).await?;
+    let executor = Executor {
+        fleet: Arc::new(fleet),
+        load: outside::loader(config),
+        reload: None,
+    };
+    Ok(executor.execute(request, lines, stop).await)
+}
+
+/// What a dry run compares with: the mirror, or an empty one where there is none yet.
+enum Known {
+    Mirror(PathBuf),
+    Nothing {
+        empty: Mirror,
+        _folder: tempfile::TempDir,
+    },
+}
+
+impl Known {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        if path.try_exists()? {
+            return Ok(Self::Mirror(path.to_owned()));
+        }
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let empty = Mirror::open(&folder.path().join("empty.db"), &outside::epoch()?)?;
+        Ok(Self::Nothing {
+            empty,
+            _folder: folder,
+        })
+    }
+
+    fn reader(&self) -> anyhow::Result<Reader> {
+        Ok(match self {
+            Self::Mirror(path) => Reader::open(path)?,
+            Self::Nothing { empty, .. } => empty.reader()?,
+        })
+    }
+}

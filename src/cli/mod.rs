@@ -1,0 +1,194 @@
+//! The command line: one file per command.
+
+mod changes;
+mod check;
+mod completions;
+pub mod config;
+mod demo;
+pub mod exit;
+mod feed;
+mod handover;
+mod holds;
+mod json;
+mod live;
+mod output;
+mod outside;
+mod progress;
+mod reading;
+mod record;
+mod relink;
+mod run;
+mod sandbox;
+mod status;
+mod sync;
+mod user;
+mod verify;
+mod words;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::exit::Exit;
+use self::output::Output;
+
+/// What `musterd` was asked to do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "musterd",
+    version,
+    about = "Keeps a local SQLite mirror of ServiceNow user directories, and an exact feed of what changed in them",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 100
+)]
+struct Cli {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MUSTERD_CONFIG",
+        hide_env_values = true,
+        default_value = crate::config::DEFAULT_FILE
+    )]
+    config: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but something is held, unhealthy or must be
+read again; 78 the configuration is wrong; 130 Ctrl-C.";
+
+/// The commands, in the order of the contract. One that does not work yet is not in the list.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Sync(sync::Args),
+    Check(check::Args),
+    Status(status::Args),
+    Changes(changes::Args),
+    User(user::Args),
+    Holds(holds::Args),
+    Verify(verify::Args),
+    Relink(relink::Relink),
+    Rename(relink::Rename),
+    Config(config::Args),
+    Sandbox(sandbox::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Most commands may be dropped wherever they are. What has something to put in order when it
+    /// is stopped (the daemon, a demo) listens for Ctrl-C itself.
+    async fn run(self, config: PathBuf) -> anyhow::Result<Exit> {
+        match self {
+            Self::Run(args) => run::run(args, config).await,
+            Self::Sync(args) => sync::run(args, config).await,
+            Self::Check(args) => check::run(args, config).await,
+            Self::Relink(args) => relink::relink(args, config).await,
+            Self::Rename(args) => relink::rename(args, config).await,
+            Self::Status(args) => interruptible(async move { status::run(&args, &config) }).await,
+            Self::Changes(args) => interruptible(changes::run(args, config)).await,
+            Self::User(args) => interruptible(async move { user::run(&args, &config) }).await,
+            Self::Holds(args) => holds::run(args, config).await,
+            Self::Verify(args) => interruptible(async move { verify::run(&args, &config) }).await,
+            Self::Config(args) => print_config(&args, &config),
+            Self::Sandbox(args) => serve_sandbox(args).await,
+            Self::Demo(args) => demo::run(args).await,
+            Self::Completions(args) => completions::run(&args, &mut Cli::command()),
+        }
+    }
+}
+
+/// Reads the arguments and does what they say.
+///
+/// # Errors
+/// Why the command failed; a [`clap::Error`] is wrong usage, or the help that was asked for.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit> {
+    let cli = Cli::try_parse_from(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(cli.command.run(cli.config));
+    // A command that was interrupted may still be reading or writing on its thread.
+    runtime.shutdown_background();
+    match ended {
+        Err(error) if output::is_closed(&error) => Ok(Exit::Done),
+        ended => ended,
+    }
+}
+
+/// Serves the sandbox until Ctrl-C or SIGTERM.
+async fn serve_sandbox(args: sandbox::Args) -> anyhow::Result<Exit> {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let signals = async move {
+        let interrupted = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = tokio::signal::ctrl_c() => true,
+        };
+        told.cancel();
+        interrupted
+    };
+    let mut serving = std::pin::pin!(sandbox::run(args, stop.clone()));
+    let (served, interrupted) = tokio::select! {
+        served = &mut serving => (served, false),
+        // It has to tell which faults fired.
+        interrupted = signals => (serving.await, interrupted),
+    };
+    served?;
+    Ok(if interrupted {
+        Exit::Interrupted
+    } else {
+        Exit::Done
+    })
+}
+
+/// Prints what could be read of the configuration before it says what is wrong with it.
+fn print_config(args: &config::Args, file: &Path) -> anyhow::Result<Exit> {
+    let mut shown = Vec::new();
+    let ended = config::run(args, &outside::sources(file), &mut shown);
+    let mut out = Output::stdout();
+    out.bytes(&shown)?;
+    out.flush()?;
+    ended.map(|()| Exit::Done)
+}
+
+/// Runs a command on a thread of its own, so that Ctrl-C ends it also while it reads the mirror or writes
+/// to a pipe that nobody reads.
+async fn interruptible(
+    command: impl Future<Output = anyhow::Result<Exit>> + Send + 'static,
+) -> anyhow::Result<Exit> {
+    let task = tokio::spawn(command);
+    tokio::select! {
+        biased;
+        pressed = tokio::signal::ctrl_c() => {
+            pressed.context("cannot listen for Ctrl-C")?;
+            Ok(Exit::Interrupted)
+        }
+        ended = task => ended.context("the command did not come to its end")?,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

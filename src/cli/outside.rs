@@ -1,0 +1,65 @@
+//! What a real process is surrounded by: the computer's clock, the network, its environment, its lot.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::settings::{InstanceSettings, LogSettings};
+use crate::config::{self, Sources};
+use crate::daemon::Loader;
+use crate::daemon::fleet::Surroundings;
+use crate::logging::{self, ReloadHandle};
+use crate::scim::client::Exchange;
+use crate::scim::http::HttpExchange;
+
+/// Clock, network and lot of this process.
+pub(super) fn surroundings() -> anyhow::Result<Surroundings> {
+    Ok(Surroundings {
+        clock: Arc::new(SystemClock),
+        exchange: Arc::new(|settings: &InstanceSettings| {
+            Ok(Arc::new(HttpExchange::new(&settings.client)?) as Arc<dyn Exchange>)
+        }),
+        seed: u64::from_le_bytes(drawn()?),
+    })
+}
+
+/// Where the configuration comes from.
+pub(super) fn sources(config: &Path) -> Sources {
+    Sources {
+        file: config.to_owned(),
+        env: std::env::vars_os().collect(),
+        now: SystemClock.now(),
+    }
+}
+
+/// Reads the configuration anew.
+pub(super) fn loader(config: &Path) -> Loader {
+    let config = config.to_owned();
+    Arc::new(move || Ok(config::load(&sources(&config))?))
+}
+
+/// Starts the log of this process on stderr.
+pub(super) fn log(settings: &LogSettings) -> anyhow::Result<ReloadHandle> {
+    let surroundings = logging::Surroundings::of_stderr(|name| std::env::var_os(name));
+    Ok(logging::init(
+        settings,
+        surroundings,
+        Arc::new(SystemClock),
+        io::stderr,
+    )?)
+}
+
+/// A new feed's epoch.
+pub(super) fn epoch() -> anyhow::Result<String> {
+    let drawn: [u8; 16] = drawn()?;
+    Ok(drawn.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn drawn<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).context("the computer has no random numbers")?;
+    Ok(bytes)
+}

@@ -1,0 +1,60 @@
+//! What every reading command takes: which mirror to read, and whether people or programs read the
+//! answer.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::Failure;
+use super::outside;
+use crate::config;
+use crate::mirror::Reader;
+use crate::model::Foreign;
+
+/// The options of a reading command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reading {
+    /// The mirror to read; without it, the one that the configuration names
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MUSTERD_MIRROR",
+        hide_env_values = true
+    )]
+    mirror: Option<PathBuf>,
+
+    /// Print JSON, one object a line, with the mirror's column names
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Reading {
+    /// The mirror's file: as told, else as `[mirror]` says, which needs no secret.
+    pub(crate) fn path(&self, config: &Path) -> anyhow::Result<PathBuf> {
+        match &self.mirror {
+            Some(path) => Ok(path.clone()),
+            None => Ok(config::mirror_path(&outside::sources(config))?),
+        }
+    }
+
+    /// Opens the mirror read-only.
+    pub(crate) fn open(&self, config: &Path) -> anyhow::Result<Reader> {
+        Ok(Reader::open(&self.path(config)?)?)
+    }
+}
+
+/// Whether the mirror knows an instance: a mistyped name must not look like an empty answer.
+pub(crate) fn check_instance(reader: &Reader, instance: &str) -> anyhow::Result<()> {
+    let known: Vec<String> = reader
+        .pins()?
+        .into_iter()
+        .map(|pin| pin.instance.to_string())
+        .collect();
+    if known.iter().any(|name| name == instance) {
+        return Ok(());
+    }
+    let hint = match known.len() {
+        0 => "no instance is linked yet".to_owned(),
+        _ => format!("it knows: {}", known.join(", ")),
+    };
+    let message = format!("the mirror knows no instance `{}`", Foreign(instance));
+    Err(Failure::new(message).hint(hint).into())
+}

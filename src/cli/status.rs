@@ -1,0 +1,414 @@
+//! `musterd status`: how fresh and how well each instance is.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+
+use super::exit::Exit;
+use super::output::Output;
+use super::reading::Reading;
+use super::words;
+use crate::clock::{Clock as _, SystemClock};
+use crate::mirror::read::Health;
+use crate::model::{Foreign, Obeyed};
+
+/// Each instance: state, last success, users, holds, rejects
+///
+/// Exits 3 if an instance is failing, looks like another directory, has an open hold, or had its
+/// last success longer ago than --max-age; also if no instance is linked at all. One that was
+/// taken out of the configuration (`unlinked`) is shown and not judged.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: musterd status --max-age 15m")]
+pub(crate) struct Args {
+    /// How old the last success of an instance may be, like `90s`, `15m` or `2h`
+    #[arg(long, value_name = "DURATION", value_parser = words::parse_duration)]
+    max_age: Option<Duration>,
+
+    #[command(flatten)]
+    reading: Reading,
+}
+
+pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
+    let now = SystemClock.now();
+    let rows = args.reading.open(config)?.health(now)?;
+    let mut out = Output::stdout();
+    if args.reading.json {
+        for row in &rows {
+            out.json(row)?;
+        }
+    } else {
+        out.text(&render(&rows, now, args.max_age))?;
+    }
+    out.flush()?;
+    Ok(verdict(&rows, now, args.max_age))
+}
+
+/// Whether somebody should look.
+fn verdict(rows: &[Health], now: Timestamp, max_age: Option<Duration>) -> Exit {
+    let is_urgent = |row| {
+        remarks(row, now, max_age)
+            .iter()
+            .any(|remark| remark.urgent)
+    };
+    if rows.is_empty() || rows.iter().any(is_urgent) {
+        Exit::Attention
+    } else {
+        Exit::Done
+    }
+}
+
+/// What is worth saying about an instance beside its numbers.
+struct Remark {
+    sentence: String,
+    /// Whether somebody should look: exit code 3.
+    urgent: bool,
+}
+
+/// The remarks on one instance, the most urgent first.
+fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let mut say = |urgent, sentence: String| remarks.push(Remark { sentence, urgent });
+    match row.state.as_str() {
+        "unlinked" => {
+            say(
+                false,
+                "no longer in the configuration: its rows stay as they are".to_owned(),
+            );
+            return remarks;
+        }
+        "failing" => say(true, failing(row, now)),
+        "source_changed" => say(
+            true,
+            "looks like another directory: incremental syncs wait until its hold is approved, and \
+             the mirror keeps what it had"
+                .to_owned(),
+        ),
+        _ => {}
+    }
+    match row.last_success_age_seconds {
+        // A first full sync takes its time; who asks for an age has to be told.
+        None => say(max_age.is_some(), "no sync has succeeded yet".to_owned()),
+        Some(age) if max_age.is_some_and(|max| i128::from(age) > i128::from(max.as_secs())) => say(
+            true,
+            format!(
+                "the last success is {} old, more than `--max-age` allows",
+                words::span(age)
+            ),
+        ),
+        Some(_) => {}
+    }
+    if row.open_holds > 0 {
+        let holds = words::count(row.open_holds, "open hold");
+        say(
+            true,
+            format!("changes are kept back: {holds}, see `musterd holds`"),
+        );
+    }
+    if row.rejects > 0 {
+        let rejects = words::count(row.rejects, "resource");
+        say(
+            false,
+            format!("{rejects} could not be understood: see the table `rejects`"),
+        );
+    }
+    if row.last_success_at.is_some() && row.baseline_at.is_none() {
+        say(
+            false,
+            "no complete full sync yet: nobody who is missing is noticed".to_owned(),
+        );
+    }
+    let probed = row.capabilities.clone().unwrap_or_default();
+    let lacks = |obeyed| matches!(obeyed, Obeyed::Ignored | Obeyed::Refused);
+    if lacks(probed.modified_filter) {
+        say(
+            false,
+            "the instance does not filter by `meta.lastModified`: every sync is a full one"
+                .to_owned(),
+        );
+    } else if lacks(probed.inactive_shown) {
+        say(
+            false,
+            "no inactive user was ever shown: if there are any, leavers are found by full syncs only"
+                .to_owned(),
+        );
+    }
+    remarks
+}
+
+fn failing(row: &Health, now: Timestamp) -> String {
+    let failures = words::count(row.consecutive_failures, "failure");
+    let mut text = format!("{failures} in a row");
+    if let Some(ago) = row
+        .last_error_at
+        .as_deref()
+        .and_then(|at| seconds_since(at, now))
+    {
+        let _ = write!(text, ", the last {} ago", words::span(ago));
+    }
+    if let Some(error) = &row.last_error {
+        let _ = write!(text, ": {}", Foreign(error));
+    }
+    if let Some(wait) = row
+        .not_before
+        .as_deref()
+        .and_then(|at| seconds_since(at, now))
+        && wait < 0
+    {
+        let _ = write!(text, "; asked again in {}", words::span(-wait));
+    }
+    text
+}
+
+fn seconds_since(at: &str, now: Timestamp) -> Option<i64> {
+    let at: Timestamp = at.parse().ok()?;
+    Some(now.as_second() - at.as_second())
+}
+
+/// The widest line of the table: what every terminal shows.
+const COLUMNS: usize = 80;
+
+const HEADERS: [&str; 7] = [
+    "INSTANCE", "STATE", "SUCCESS", "USERS", "ACTIVE", "HOLDS", "REJECTS",
+];
+
+/// The table, then one line for each instance that there is something to say about.
+fn render(rows: &[Health], now: Timestamp, max_age: Option<Duration>) -> String {
+    if rows.is_empty() {
+        return "no instance is linked: the mirror is empty until the daemon has read a configuration with one\n".to_owned();
+    }
+    let cells: Vec<[String; 7]> = rows.iter().map(cells).collect();
+    let mut widths = HEADERS.map(str::len);
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    // A long name gets a line of its own: it is what people copy, so it is never cut.
+    let beside_name: usize = widths[1..].iter().map(|width| width + 2).sum();
+    widths[0] = widths[0].min(COLUMNS.saturating_sub(beside_name));
+
+    let mut text = String::new();
+    line(&mut text, &HEADERS, &widths, |_| Style::new().bold());
+    for (row, cells) in rows.iter().zip(&cells) {
+        let cells = cells.each_ref().map(String::as_str);
+        let style = |column| {
+            if column == 1 {
+                state_style(row)
+            } else {
+                Style::new()
+            }
+        };
+        line(&mut text, &cells, &widths, style);
+    }
+    let mut separate = true;
+    for row in rows {
+        let sentences: Vec<String> = remarks(row, now, max_age)
+            .into_iter()
+            .map(|remark| remark.sentence)
+            .collect();
+        if sentences.is_empty() {
+            continue;
+        }
+        if std::mem::take(&mut separate) {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{}: {}", Foreign(&row.instance), sentences.join("; "));
+    }
+    text
+}
+
+fn cells(row: &Health) -> [String; 7] {
+    [
+        Foreign(&row.instance).to_string(),
+        Foreign(&row.state).to_string(),
+        row.last_success_age_seconds.map_or_else(
+            || "never".to_owned(),
+            |age| format!("{} ago", words::span(age)),
+        ),
+        words::number(row.users),
+        words::number(row.active),
+        words::number(row.open_holds),
+        words::number(row.rejects),
+    ]
+}
+
+/// One line of the table: words to the left, numbers to the right.
+fn line(text: &mut String, cells: &[&str; 7], widths: &[usize; 7], style: impl Fn(usize) -> Style) {
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        if column > 0 {
+            text.push_str("  ");
+        }
+        words::cell(text, cell, *width, column > 2, style(column));
+        if column == 0 && cell.chars().count() > *width {
+            let _ = write!(text, "\n{:width$}", "");
+        }
+    }
+    text.push('\n');
+}
+
+fn state_style(row: &Health) -> Style {
+    match row.state.as_str() {
+        "healthy" => AnsiColor::Green.on_default(),
+        "failing" | "source_changed" => AnsiColor::Red.on_default().bold(),
+        "new" => AnsiColor::Yellow.on_default(),
+        _ => Style::new().dimmed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Capabilities;
+
+    fn healthy(instance: &str) -> Health {
+        Health {
+            instance: instance.to_owned(),
+            url: format!("https://{instance}.service-now.com"),
+            state: "healthy".to_owned(),
+            not_before: None,
+            last_success_at: Some("2026-03-01T11:59:48.000Z".to_owned()),
+            last_success_age_seconds: Some(12),
+            last_error: None,
+            last_error_at: None,
+            consecutive_failures: 0,
+            users: 1_204,
+            active: 1_180,
+            open_holds: 0,
+            rejects: 0,
+            baseline_at: Some("2026-02-01T00:00:00.000Z".to_owned()),
+            last_full_success_at: Some("2026-03-01T02:30:00.000Z".to_owned()),
+            watermark: Some("2026-03-01T11:59:00Z".to_owned()),
+            capabilities: None,
+        }
+    }
+
+    fn failing(instance: &str) -> Health {
+        Health {
+            state: "failing".to_owned(),
+            last_success_age_seconds: Some(3 * 3_600),
+            last_error: Some("the token endpoint answered 401: access\u{1b}[31m denied".to_owned()),
+            last_error_at: Some("2026-03-01T11:58:00.000Z".to_owned()),
+            not_before: Some("2026-03-01T12:05:00.000Z".to_owned()),
+            consecutive_failures: 12,
+            users: 2_000_000,
+            active: 1_800_000,
+            open_holds: 1,
+            rejects: 2,
+            ..healthy(instance)
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn show(rows: &[Health], max_age: Option<u64>) -> String {
+        let text = render(rows, now(), max_age.map(Duration::from_secs));
+        anstream::adapter::strip_str(&text).to_string()
+    }
+
+    #[test]
+    fn the_table_says_what_is_well_and_the_lines_below_what_is_not() {
+        let unlinked = Health {
+            state: "unlinked".to_owned(),
+            ..healthy("old")
+        };
+        let new = Health {
+            state: "new".to_owned(),
+            last_success_at: None,
+            last_success_age_seconds: None,
+            users: 0,
+            active: 0,
+            ..healthy("umbrella")
+        };
+        insta::assert_snapshot!(
+            show(&[healthy("acme"), failing("globex"), unlinked, new], None),
+            @r"
+            INSTANCE  STATE     SUCCESS      USERS     ACTIVE  HOLDS  REJECTS
+            acme      healthy   12s ago      1,204      1,180      0        0
+            globex    failing   3h ago   2,000,000  1,800,000      1        2
+            old       unlinked  12s ago      1,204      1,180      0        0
+            umbrella  new       never            0          0      0        0
+
+            globex: 12 failures in a row, the last 2m ago: the token endpoint answered 401: access\u{1b}[31m denied; asked again in 5m; changes are kept back: 1 open hold, see `musterd holds`; 2 resources could not be understood: see the table `rejects`
+            old: no longer in the configuration: its rows stay as they are
+            umbrella: no sync has succeeded yet
+            "
+        );
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_and_cuts_no_name() {
+        let name = "a".repeat(40);
+        let text = show(&[failing(&name), healthy("b")], None);
+        insta::assert_snapshot!(text, @r"
+        INSTANCE                  STATE    SUCCESS      USERS     ACTIVE  HOLDS  REJECTS
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+                                  failing  3h ago   2,000,000  1,800,000      1        2
+        b                         healthy  12s ago      1,204      1,180      0        0
+
+        aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 12 failures in a row, the last 2m ago: the token endpoint answered 401: access\u{1b}[31m denied; asked again in 5m; changes are kept back: 1 open hold, see `musterd holds`; 2 resources could not be understood: see the table `rejects`
+        ");
+        let table = text.lines().take_while(|line| !line.is_empty());
+        assert!(table.map(|line| line.chars().count()).max() <= Some(80));
+    }
+
+    #[test]
+    fn what_is_not_believed_or_not_possible_is_said() {
+        let changed = Health {
+            state: "source_changed".to_owned(),
+            ..healthy("acme")
+        };
+        let blind = Health {
+            capabilities: Some(Capabilities {
+                inactive_shown: Obeyed::Ignored,
+                ..Capabilities::default()
+            }),
+            ..healthy("globex")
+        };
+        insta::assert_snapshot!(show(&[changed, blind], Some(5)), @"
+        INSTANCE  STATE           SUCCESS  USERS  ACTIVE  HOLDS  REJECTS
+        acme      source_changed  12s ago  1,204   1,180      0        0
+        globex    healthy         12s ago  1,204   1,180      0        0
+
+        acme: looks like another directory: incremental syncs wait until its hold is approved, and the mirror keeps what it had; the last success is 12s old, more than `--max-age` allows
+        globex: the last success is 12s old, more than `--max-age` allows; no inactive user was ever shown: if there are any, leavers are found by full syncs only
+        ");
+    }
+
+    #[test]
+    fn only_what_somebody_must_look_at_exits_3() {
+        let of = |row: Health, max_age: Option<u64>| {
+            verdict(&[row], now(), max_age.map(Duration::from_secs))
+        };
+        let never = || Health {
+            last_success_age_seconds: None,
+            ..healthy("a")
+        };
+        let held = Health {
+            open_holds: 1,
+            ..healthy("a")
+        };
+        let rejected = Health {
+            rejects: 7,
+            ..healthy("a")
+        };
+        let unlinked = Health {
+            state: "unlinked".to_owned(),
+            ..failing("a")
+        };
+        assert_eq!(of(healthy("a"), None), Exit::Done);
+        assert_eq!(of(healthy("a"), Some(12)), Exit::Done);
+        assert_eq!(of(healthy("a"), Some(11)), Exit::Attention);
+        assert_eq!(of(failing("a"), None), Exit::Attention);
+        assert_eq!(of(never(), None), Exit::Done);
+        assert_eq!(of(never(), Some(86_400)), Exit::Attention);
+        assert_eq!(of(held, None), Exit::Attention);
+        assert_eq!(of(rejected, None), Exit::Done);
+        assert_eq!(of(unlinked, Some(1)), Exit::Done);
+        assert_eq!(verdict(&[], now(), None), Exit::Attention);
+    }
+}
