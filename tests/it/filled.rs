@@ -1,0 +1,186 @@
+//! A mirror with users in it, written through the library the way a sync writes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use musterd::clock::{Clock as _, SystemClock};
+use musterd::mirror::Mirror;
+use musterd::mirror::apply::{Batch, Finish, Planned, SyncRow, Treatment, Watch};
+use musterd::mirror::read::Pin;
+use musterd::mirror::stage::{Stage, StageKey};
+use musterd::model::{
+    InstanceName, Mode, Outcome, ResourceId, ResourceType, Row, TallySnapshot, Trigger,
+};
+use musterd::reconcile::decode::decode;
+use musterd::reconcile::guard::{Limits, ShareLimit, WindowLimit};
+use serde_json::{Value, json};
+
+use crate::harness::{Home, Ran};
+
+/// A home whose mirror is open in this process and knows the instance `acme`.
+pub(crate) struct Filled {
+    home: Home,
+    mirror: Mirror,
+    runtime: tokio::runtime::Runtime,
+    has_baseline: bool,
+}
+
+/// A user as an instance shows it.
+pub(crate) fn person(id: &str, user_name: &str) -> Value {
+    json!({
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
+        "id": id,
+        "userName": user_name,
+        "displayName": format!("Name of {user_name}"),
+        "active": true,
+    })
+}
+
+impl Filled {
+    /// A mirror whose baseline has these users.
+    pub(crate) fn new(users: &[Value]) -> Self {
+        let home = Home::new(&[]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mirror = Mirror::open(&home.mirror_path(), "0f0e0d0c0b0a0908").unwrap();
+        let pin = Pin {
+            instance: acme(),
+            url: "https://acme.service-now.com".to_owned(),
+            scim_path: "/api/now/scim".to_owned(),
+            resources: vec![ResourceType::User],
+        };
+        runtime
+            .block_on(mirror.write(move |writer| writer.link(&[pin])))
+            .unwrap();
+        let mut filled = Self {
+            home,
+            mirror,
+            runtime,
+            has_baseline: false,
+        };
+        filled.apply(users);
+        filled.has_baseline = true;
+        filled
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Runs a reading command on this mirror.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        let path = self.home.mirror_path();
+        let mirror = ["--mirror", path.to_str().unwrap()];
+        self.home.run(&[args, &mirror].concat())
+    }
+
+    /// A sync that reads these users and nobody else: a full one while there is no baseline, then
+    /// incremental ones.
+    pub(crate) fn apply(&mut self, users: &[Value]) {
+        let now = SystemClock.now();
+        let mode = if self.has_baseline {
+            Mode::Incremental
+        } else {
+            Mode::Full
+        };
+        let key = StageKey {
+            instance: acme(),
+            resource: ResourceType::User,
+            mode,
+            fits: String::new(),
+        };
+        let reader = self.mirror.reader().unwrap();
+        let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO).unwrap();
+        let arrived = users
+            .iter()
+            .map(|user| {
+                let row = Row {
+                    id: ResourceId::new(user["id"].as_str().unwrap()),
+                    modified_at: None,
+                    raw: user.to_string().into(),
+                };
+                decode(ResourceType::User, &row).unwrap()
+            })
+            .collect();
+        stage
+            .put(&reader, self.mirror.head(), arrived, Vec::new())
+            .unwrap();
+        let source = reader.source(&acme(), ResourceType::User).unwrap();
+        let watch = Watch {
+            instance: acme(),
+            resource: ResourceType::User,
+            baseline_at: source.baseline_at,
+            limits: limits(),
+            now,
+        };
+        let planned = Planned::of(&stage, &reader, &watch).unwrap();
+        let seen = users.len() as u64;
+        let applied = self
+            .runtime
+            .block_on(self.mirror.write(move |writer| {
+                let sync_id = writer.reserve_sync()?;
+                let batch = Batch {
+                    watch,
+                    treatment: Treatment::Guarded(planned),
+                    mends: None,
+                    sync_id,
+                    limit: 10_000,
+                };
+                writer.apply(&mut stage, &batch, None, &finish(sync_id, mode, now, seen))
+            }))
+            .unwrap();
+        assert!(applied.finished, "{applied:?}");
+    }
+}
+
+fn acme() -> InstanceName {
+    InstanceName::parse("acme").unwrap()
+}
+
+/// The defaults of the configuration.
+fn limits() -> Limits {
+    let limit = WindowLimit {
+        at_least: 5,
+        count: 200,
+        percent: 5,
+        window: Duration::from_secs(24 * 3600),
+    };
+    Limits {
+        deactivations: limit.clone(),
+        blanking: limit,
+        source_changed: ShareLimit {
+            at_least: 20,
+            percent: 20,
+        },
+    }
+}
+
+fn finish(id: i64, mode: Mode, now: Timestamp, seen: u64) -> Finish {
+    Finish {
+        sync: SyncRow {
+            id,
+            instance: acme(),
+            resource: ResourceType::User,
+            mode,
+            trigger: Trigger::Request,
+            started_at: now,
+            finished_at: now,
+            outcome: Outcome::Succeeded,
+            certificate: None,
+            seen,
+            created: 0,
+            updated: 0,
+            deactivated: 0,
+            held: 0,
+            rejected: 0,
+            cost: TallySnapshot::default(),
+            error: None,
+        },
+        watermark: Some(now),
+        restart_at: None,
+        full_and_complete: mode == Mode::Full,
+        capabilities: None,
+    }
+}

@@ -1,0 +1,404 @@
+//! What a black-box test needs: a folder with a configuration, the built binary run in it within a
+//! time limit, and the mirror read the way any other program reads it.
+//!
+//! Nothing here sleeps: a test blocks on a line of output or on the end of a process, both bounded.
+
+pub(crate) mod http;
+pub(crate) mod python;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rusqlite::types::{FromSql, Value};
+use rusqlite::{Connection, OpenFlags};
+use tokio::time::Instant;
+
+/// No command of a test takes this long, however busy the machine is.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// How an instance of a test is reached. Everything else of its configuration is the same for all:
+/// a rate that no test waits for, and retries that end soon.
+pub(crate) struct Instance<'a> {
+    pub(crate) name: &'a str,
+    /// Scheme, host and port.
+    pub(crate) url: &'a str,
+    pub(crate) scim_path: &'a str,
+    pub(crate) auth: Auth<'a>,
+    pub(crate) page_size: u32,
+    /// Lines of TOML that come last: `guard.deactivations = { … }`.
+    pub(crate) more: &'a str,
+}
+
+/// The credentials of an instance. Secrets go into files of mode 0600.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "one door for the tests of every subject")]
+pub(crate) enum Auth<'a> {
+    Bearer(&'a str),
+    Basic {
+        username: &'a str,
+        password: &'a str,
+    },
+    ClientCredentials {
+        client_id: &'a str,
+        client_secret: &'a str,
+    },
+}
+
+/// A folder of its own with a configuration and a mirror; gone when dropped.
+pub(crate) struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    /// A home with these instances configured.
+    pub(crate) fn new(instances: &[Instance<'_>]) -> Self {
+        let home = Self {
+            dir: tempfile::tempdir().expect("a folder for the test"),
+        };
+        home.configure(instances);
+        home
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&self, instances: &[Instance<'_>]) {
+        let mut text = format!(
+            "[mirror]\npath = {:?}\n\n[log]\nlevel = \"info\"\nformat = \"json\"\n",
+            self.mirror_path()
+        );
+        for instance in instances {
+            let auth = self.auth_lines(instance);
+            write!(
+                text,
+                "\n[instances.{}]\nurl = {:?}\nscim_path = {:?}\npage_size = {}\ntimeout = \"20s\"\n\
+                 rate = {{ per_second = 1000, burst = 1000 }}\n\
+                 retry = {{ attempts = 2, max_wait = \"100ms\" }}\n{auth}{}\n",
+                instance.name, instance.url, instance.scim_path, instance.page_size, instance.more,
+            )
+            .expect("writing to a string");
+        }
+        std::fs::write(self.config_path(), text).expect("the configuration is written");
+    }
+
+    fn auth_lines(&self, instance: &Instance<'_>) -> String {
+        let secret = |text| format!("{{ file = {:?} }}", self.secret(instance.name, text));
+        match instance.auth {
+            Auth::Bearer(token) => {
+                format!(
+                    "auth = {{ type = \"bearer\", token = {} }}\n",
+                    secret(token)
+                )
+            }
+            Auth::Basic { username, password } => format!(
+                "auth = {{ type = \"basic\", username = {username:?}, password = {} }}\n",
+                secret(password)
+            ),
+            Auth::ClientCredentials {
+                client_id,
+                client_secret,
+            } => format!(
+                "auth = {{ type = \"client_credentials\", client_id = {client_id:?}, client_secret = {} }}\n",
+                secret(client_secret)
+            ),
+        }
+    }
+
+    fn secret(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("secret-{name}"));
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .expect("the secret is written");
+        path
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.path().join("musterd.toml")
+    }
+
+    pub(crate) fn mirror_path(&self) -> PathBuf {
+        self.dir.path().join("mirror.db")
+    }
+
+    /// Starts the built binary on this home's configuration, in an environment without surprises.
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_musterd"));
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path())
+            .env("MUSTERD_CONFIG", self.config_path())
+            .current_dir(self.path());
+        Running::start(command)
+    }
+
+    /// Runs the built binary to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.start(args).finish(TIME_LIMIT)
+    }
+
+    /// One sync of every configured instance.
+    pub(crate) fn sync(&self, mode: &str) -> Ran {
+        self.run(&["sync", "--mode", mode, "--json"])
+    }
+
+    /// Holds the mirror against the feed.
+    pub(crate) fn verify(&self) {
+        let ran = self.run(&["verify"]);
+        assert_eq!(ran.code, Some(0), "`musterd verify`: {ran}");
+    }
+
+    /// The mirror, opened as README tells every reader to.
+    pub(crate) fn mirror(&self) -> Connection {
+        let uri = format!("file:{}?mode=ro", self.mirror_path().display());
+        Connection::open_with_flags(
+            uri,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        )
+        .expect("the mirror opens read-only")
+    }
+
+    /// The rows of a query, each by column name.
+    pub(crate) fn rows(&self, sql: &str) -> Vec<Row> {
+        rows(&self.mirror(), sql)
+    }
+
+    /// The one value of a query.
+    pub(crate) fn one<T: FromSql>(&self, sql: &str) -> T {
+        self.mirror()
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap_or_else(|error| panic!("`{sql}`: {error}"))
+    }
+
+    /// The first column of a query, as text.
+    pub(crate) fn list(&self, sql: &str) -> Vec<String> {
+        let mirror = self.mirror();
+        let mut query = mirror.prepare(sql).expect(sql);
+        query
+            .query_map([], |row| row.get(0))
+            .and_then(Iterator::collect)
+            .unwrap_or_else(|error| panic!("`{sql}`: {error}"))
+    }
+
+    /// The newest row of `syncs`.
+    pub(crate) fn last_sync(&self) -> Row {
+        self.rows("SELECT * FROM syncs ORDER BY id DESC LIMIT 1")
+            .pop()
+            .expect("a sync is on record")
+    }
+}
+
+/// A row by column name.
+pub(crate) type Row = BTreeMap<String, Value>;
+
+/// The rows of a query, each by column name.
+pub(crate) fn rows(connection: &Connection, sql: &str) -> Vec<Row> {
+    let mut query = connection
+        .prepare(sql)
+        .unwrap_or_else(|error| panic!("`{sql}`: {error}"));
+    let names: Vec<String> = query.column_names().map(Into::into).collect();
+    query
+        .query_map([], |row| {
+            names
+                .iter()
+                .enumerate()
+                .map(|(place, name)| Ok((name.clone(), row.get(place)?)))
+                .collect()
+        })
+        .and_then(Iterator::collect)
+        .unwrap_or_else(|error| panic!("`{sql}`: {error}"))
+}
+
+/// A value of a row as text, for comparing and for messages; NULL is `None`.
+pub(crate) fn text(row: &Row, column: &str) -> Option<String> {
+    match row.get(column) {
+        None => panic!("no column `{column}` in {row:?}"),
+        Some(Value::Null) => None,
+        Some(Value::Integer(n)) => Some(n.to_string()),
+        Some(Value::Real(n)) => Some(n.to_string()),
+        Some(Value::Text(text)) => Some(text.clone()),
+        Some(Value::Blob(bytes)) => Some(format!("{bytes:02x?}")),
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "exit code {:?}\n--- stdout\n{}--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// One line of a running program.
+#[derive(Clone, Debug)]
+enum Line {
+    Out(String),
+    Err(String),
+}
+
+/// A program that runs; ended by its process id when dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<Line>,
+    ran: Ran,
+}
+
+impl Running {
+    /// Starts a program with its output read line by line, so that it never blocks on a full pipe.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{command:?}` does not start: {error}"));
+        let (sender, lines) = channel();
+        let out = child.stdout.take().expect("stdout is piped");
+        let err = child.stderr.take().expect("stderr is piped");
+        let to_out = sender.clone();
+        std::thread::spawn(move || each_line(out, |line| to_out.send(Line::Out(line)).is_ok()));
+        std::thread::spawn(move || each_line(err, |line| sender.send(Line::Err(line)).is_ok()));
+        Self {
+            child,
+            lines,
+            ran: Ran {
+                code: None,
+                stdout: String::new(),
+                stderr: String::new(),
+            },
+        }
+    }
+
+    /// The next line of either stream; `None` when both have ended.
+    fn next_line(&mut self, deadline: Instant) -> Result<Option<String>, RecvTimeoutError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = match self.lines.recv_timeout(left) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (text, kept) = match line {
+            Line::Out(text) => (text, &mut self.ran.stdout),
+            Line::Err(text) => (text, &mut self.ran.stderr),
+        };
+        kept.push_str(&text);
+        kept.push('\n');
+        Ok(Some(text))
+    }
+
+    /// Waits for a line on either stream; `Err` with everything it said when it ended before.
+    ///
+    /// # Panics
+    /// When the line does not come in time.
+    pub(crate) fn wait_for(
+        &mut self,
+        limit: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<String, String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next_line(deadline) {
+                Ok(Some(line)) if wanted(&line) => return Ok(line),
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(self.ran.to_string()),
+                Err(_) => panic!("the line did not come within {limit:?}: {}", self.ran),
+            }
+        }
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Asks it to stop, as a person at a terminal does.
+    pub(crate) fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id();
+        let sent = Command::new("sh")
+            .args(["-c", "kill -\"$0\" \"$1\"", name, &id.to_string()])
+            .status()
+            .expect("a shell");
+        assert!(sent.success(), "SIG{name} to {id}");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub(crate) fn finish(mut self, limit: Duration) -> Ran {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next_line(deadline) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => panic!("it did not end within {limit:?}: {}", self.ran),
+            }
+        }
+        // Both streams are closed: it has ended, or is about to.
+        self.ran.code = self.child.wait().expect("it is our child").code();
+        std::mem::replace(
+            &mut self.ran,
+            Ran {
+                code: None,
+                stdout: String::new(),
+                stderr: String::new(),
+            },
+        )
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Hands on each line until the stream ends or nobody listens; what is no UTF-8 is shown as such.
+fn each_line(stream: impl std::io::Read, mut take: impl FnMut(String) -> bool) {
+    for line in BufReader::new(stream).split(b'\n') {
+        let Ok(line) = line else { return };
+        if !take(String::from_utf8_lossy(&line).into_owned()) {
+            return;
+        }
+    }
+}
+
+/// A port of the loopback address that was free a moment ago, for a server that must be told one.
+/// Somebody else may take it before that server does: try again then.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
+}

@@ -1,0 +1,25 @@
+//! Integration tests: one binary, one file per subject.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says on stderr what it could not run"
+)]
+
+mod filled;
+mod harness;
+
+mod cli;
+mod config;
+mod conformance;
+mod daemon;
+mod floors;
+mod odd_servers;
+mod pins;
+mod readme;
+mod schema;
+mod scim2_server;
+mod simulation;
+mod units;

@@ -1,0 +1,103 @@
+//! What README tells people to paste works.
+
+use serde_json::json;
+
+use crate::filled::{Filled, person};
+use crate::harness::Home;
+
+const README: &str = include_str!("../../README.md");
+
+/// The fenced blocks of one language, each with the line before it.
+fn blocks(language: &str) -> Vec<(&str, &str)> {
+    let fence = format!("\n```{language}\n");
+    let mut blocks = Vec::new();
+    let mut rest = README;
+    while let Some((before, after)) = rest.split_once(&fence) {
+        let (block, next) = after.split_once("```").unwrap();
+        let name = before.trim_end().lines().next_back().unwrap();
+        blocks.push((name, block));
+        rest = next;
+    }
+    blocks
+}
+
+#[test]
+fn the_five_queries_answer() {
+    let mut ada = person("u1", "ada.lovelace");
+    ada["urn:ietf:params:scim:schemas:extension:servicenow:2.0:User"] = json!({
+        "department": { "value": "d1", "name": "Platform" },
+        "manager": { "value": "u2", "displayName": "Grace Hopper" },
+    });
+    let mut alan = person("u3", "alan.turing");
+    let mut filled = Filled::new(&[ada, person("u2", "grace.hopper"), alan.clone()]);
+    alan["active"] = json!(false);
+    filled.apply(&[alan]);
+
+    let epoch: String = filled.home().one("SELECT epoch FROM feed");
+    let queries = blocks("sql");
+    let answers: Vec<Vec<String>> = queries
+        .iter()
+        .map(|(_, sql)| {
+            let sql = sql.replace("EPOCH", &epoch).replace("1042", "3");
+            let mut rows = filled.home().rows(&sql);
+            rows.iter_mut()
+                .for_each(|row| drop(row.remove("observed_at")));
+            rows.iter().map(|row| format!("{row:?}")).collect()
+        })
+        .collect();
+    let names: Vec<&str> = queries.iter().map(|(name, _)| *name).collect();
+    insta::assert_snapshot!(
+        names
+            .iter()
+            .zip(&answers)
+            .map(|(name, rows)| format!("{name}\n{}\n", rows.join("\n")))
+            .collect::<String>(),
+        @r#"
+        **Living users, for `assigned_to` and `caller_id`: `id` is the `sys_id`**
+        {"display_name": Text("Name of ada.lovelace"), "email": Null, "id": Text("u1"), "user_name": Text("ada.lovelace")}
+        {"display_name": Text("Name of grace.hopper"), "email": Null, "id": Text("u2"), "user_name": Text("grace.hopper")}
+        **Leavers of the last seven days**
+        {"id": Text("u3"), "instance": Text("acme"), "name": Text("Name of alan.turing"), "reason": Text("inactive")}
+        **Users by department**
+        {"department": Null, "users": Integer(1)}
+        {"department": Text("Platform"), "users": Integer(1)}
+        **Direct reports of a user**
+        {"display_name": Text("Name of ada.lovelace"), "title": Null}
+        **What changed since the place (`epoch`, `seq`) that a reader has kept**
+        {"can_go_on": Integer(1), "changed": Text("{\"active\":{\"from\":true,\"to\":false}}"), "id": Text("u3"), "instance": Text("acme"), "kind": Text("deactivate"), "reason": Text("inactive"), "seq": Integer(4)}
+        "#
+    );
+}
+
+#[test]
+fn the_configuration_shown_is_the_one_that_ships() {
+    let minimal = include_str!("../../config/minimal.toml");
+    let [(_, shown)] = blocks("toml")[..] else {
+        panic!("one configuration is shown");
+    };
+    assert!(minimal.ends_with(shown), "{shown}");
+}
+
+#[test]
+fn every_command_shown_is_one() {
+    let home = Home::new(&[]);
+    let mut n_commands = 0;
+    for (_, block) in blocks("sh") {
+        for line in block.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let Some(place) = words.iter().rposition(|word| *word == "musterd") else {
+                continue;
+            };
+            let args = &words[place + 1..];
+            let is_command = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
+            if !args.first().is_some_and(is_command) {
+                continue;
+            }
+            // Names of commands and options are judged before the help is shown.
+            let ran = home.run(&[args, &["--help"]].concat());
+            assert_eq!(ran.code, Some(0), "`{line}`: {ran}");
+            n_commands += 1;
+        }
+    }
+    assert!(n_commands >= 5, "{n_commands}");
+}
