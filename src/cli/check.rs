@@ -10,7 +10,7 @@ use super::output::Output;
 use super::outside;
 use crate::config::{self, Settings};
 use crate::control::{Line, Request};
-use crate::daemon::fleet;
+use crate::daemon::link;
 use crate::mirror::Reader;
 use crate::model::Foreign;
 
@@ -86,7 +86,7 @@ fn check_mirror(path: &Path, settings: &Settings) -> anyhow::Result<()> {
         }
     }
     let pinned = Reader::open(path)?.pins()?;
-    fleet::check_pins(&fleet::pins(settings), &pinned)?;
+    link::check_pins(&link::pins(settings), &pinned)?;
     Ok(())
 }
 

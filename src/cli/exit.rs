@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use crate::config;
-use crate::daemon::fleet::PinError;
+use crate::daemon::link::PinError;
 use crate::mirror;
 use crate::model::Foreign;
 

@@ -15,7 +15,8 @@ use super::outside;
 use crate::config::{self, Settings};
 use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
 use crate::daemon::execute::{self, Executor};
-use crate::daemon::fleet::{self, Fleet};
+use crate::daemon::fleet::Fleet;
+use crate::daemon::link;
 use crate::mirror::lock::Lock;
 use crate::mirror::{self, Mirror, Reader};
 
@@ -139,8 +140,8 @@ async fn alone(
     };
     match request {
         Request::Check { instances } => {
-            let links = fleet::prepare(&settings, &surroundings)?;
-            let links = fleet::named(&links, &instances)?;
+            let links = link::prepare(&settings, &surroundings)?;
+            let links = link::named(&links, &instances)?;
             execute::check(&links, &surroundings.clock, &lines, &stop).await
         }
         Request::Sync {
@@ -148,17 +149,17 @@ async fn alone(
             mode,
             dry_run: true,
         } => {
-            let links = fleet::prepare(&settings, &surroundings)?;
-            let links = fleet::named(&links, &instances)?;
+            let links = link::prepare(&settings, &surroundings)?;
+            let links = link::named(&links, &instances)?;
             let known = Known::open(&settings.mirror.path)?;
-            fleet::check_pins(&fleet::pins(&settings), &known.reader()?.pins()?)?;
+            link::check_pins(&link::pins(&settings), &known.reader()?.pins()?)?;
             let read = || known.reader();
             execute::dry_run(&links, &read, mode, &surroundings.clock, &lines, &stop).await
         }
         request => {
             if let Request::Sync { instances, .. } = &request {
                 // A mistyped name leaves no empty mirror behind.
-                fleet::named(&fleet::prepare(&settings, &surroundings)?, instances)?;
+                link::named(&link::prepare(&settings, &surroundings)?, instances)?;
             }
             let mirror = Mirror::open(&settings.mirror.path, &outside::epoch()?)?;
             let ended = in_mirror(config, &settings, mirror.clone(), request, lines, stop).await;

@@ -10,7 +10,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{InstanceSettings, LogSettings};
 use crate::config::{self, Sources};
 use crate::daemon::Loader;
-use crate::daemon::fleet::Surroundings;
+use crate::daemon::link::Surroundings;
 use crate::logging::{self, ReloadHandle};
 use crate::scim::client::Exchange;
 use crate::scim::http::HttpExchange;

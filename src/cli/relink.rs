@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{handover, outside};
 use crate::config;
 use crate::control::Request;
-use crate::daemon::fleet;
+use crate::daemon::link;
 use crate::mirror::{Mirror, stage};
 use crate::model::{InstanceName, Mode};
 use crate::sync;
@@ -73,7 +73,7 @@ pub(crate) async fn rename(args: Rename, config: PathBuf) -> anyhow::Result<Exit
         let message = format!("`{}` does not stand in the configuration", args.new);
         return Err(Failure::new(message).hint("add it there first").into());
     };
-    let pin = fleet::pin(new, instance);
+    let pin = link::pin(new, instance);
     let epoch = outside::epoch()?;
     let mirror = Mirror::open(&settings.mirror.path, &epoch)?;
     let name = old.clone();

@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Loader;
-use super::fleet::{Fleet, Link, PinError};
+use super::fleet::Fleet;
+use super::link::{self, Link, PinError};
 use crate::clock::SharedClock;
 use crate::config::{self, Settings};
 use crate::control::{Ended, Execute, Lines, Request};
@@ -245,7 +246,7 @@ pub async fn relink(mirror: &Mirror, settings: &Settings, instance: &str) -> any
         .iter()
         .find(|(name, _settings)| name.as_str() == instance)
         .ok_or_else(|| anyhow::anyhow!("no instance `{instance}` in the configuration"))?;
-    let pin = super::fleet::pin(name, configured);
+    let pin = link::pin(name, configured);
     Ok(mirror.write(move |writer| writer.relink(&pin)).await?)
 }
 

@@ -14,7 +14,8 @@ use tracing::error;
 
 use super::Outside;
 use super::execute::Executor;
-use super::fleet::{Fleet, Link};
+use super::fleet::Fleet;
+use super::link::Link;
 use crate::config::Settings;
 use crate::control;
 use crate::model::{InstanceName, Mode, Trigger};

@@ -3,6 +3,7 @@
 pub mod execute;
 pub mod fleet;
 mod keep;
+pub mod link;
 pub mod report;
 mod status;
 
@@ -21,8 +22,9 @@ use crate::control;
 use crate::mirror::Mirror;
 use crate::sync::Progressing;
 use crate::systemd::Notifier;
-use fleet::{Fleet, Surroundings};
+use fleet::Fleet;
 use keep::Keepers;
+use link::Surroundings;
 
 /// Reads the configuration anew.
 pub type Loader = Arc<dyn Fn() -> anyhow::Result<Settings> + Send + Sync>;

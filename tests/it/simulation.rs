@@ -8,7 +8,7 @@ use std::time::Duration;
 use musterd::clock::{ManualClock, SharedClock};
 use musterd::config::settings::InstanceSettings;
 use musterd::config::{self, Sources};
-use musterd::daemon::fleet::Surroundings;
+use musterd::daemon::link::Surroundings;
 use musterd::daemon::{self, Outside};
 use musterd::mirror::Mirror;
 use musterd::sandbox::{self, InProcess, Sandbox};
