@@ -12,6 +12,7 @@ use super::read::Reader;
 use super::stage::{Candidate, Stage, Staged};
 use super::staged::Which;
 use crate::model::{CompleteCertificate, ResourceId, Shares};
+use crate::reconcile::canonical;
 use crate::reconcile::guard::Likeness;
 
 /// Living, seen users remembered of each group. A batch needs two of them; the rest stand in for those who fail.
@@ -134,7 +135,27 @@ impl Stage {
                 witnesses.push(ResourceId::new(id));
             }
         }
+        if self.takes_over && shares == Shares::Nothing {
+            self.add_newcomers(&mut witnesses, limit)?;
+        }
         Ok(witnesses)
+    }
+
+    /// Another directory may have nobody whom the mirror knows: then whoever this crawl saw active is a
+    /// witness as good as any (contract, section 4a).
+    fn add_newcomers(&self, witnesses: &mut Vec<ResourceId>, limit: usize) -> Result<(), Error> {
+        self.each_staged(Which::After(None), &mut |staged| {
+            if witnesses.len() >= limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            if let Staged::Seen(arrived) = &staged.staged
+                && canonical::active(&arrived.canonical).unwrap_or(true)
+                && !witnesses.contains(&staged.id)
+            {
+                witnesses.push(staged.id.clone());
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// The unseen of those who were known, with what they could share. Reads an index; rows only of the unseen.
@@ -447,13 +468,20 @@ mod tests {
             .sync_as(incremental, &[touched, placed("n", true, ["", "", ""])])
             .await;
         let answer = crate::reconcile::decode::decode(super::super::testing::USER, &c).unwrap();
-        stage.put_asked(world.mirror.head(), answer).unwrap();
+        stage
+            .put_asked(&world.reader(), world.mirror.head(), answer)
+            .unwrap();
         assert_eq!(
             found(&stage, &world),
             [("d".to_owned(), Shares::Nothing, String::new())]
         );
         stage
-            .put_gone(world.mirror.head(), &id("d"), &proof(world.now))
+            .put_gone(
+                &world.reader(),
+                world.mirror.head(),
+                &id("d"),
+                &proof(world.now),
+            )
             .unwrap();
         assert_eq!(found(&stage, &world), []);
         assert_eq!(stage.distinct(), 1);

@@ -17,7 +17,7 @@ use crate::model::{ChangeRecord, Kind, Mode, ResourceId, ResourceType};
 use crate::reconcile::mapping::MappingError;
 
 pub use super::gate::{Planned, Treatment, Watch};
-pub use super::holding::Opened;
+pub use super::holding::{BETWEEN_LIMITS, Opened};
 pub use super::syncs::{Finish, SyncRow};
 
 /// The writer inside one transaction.
@@ -168,8 +168,23 @@ type Unmappable = Vec<(ResourceId, MappingError)>;
 pub enum Planning<'a> {
     /// The sync would write this record.
     Write(&'a ChangeRecord),
-    /// The sync would hold this change, at this path.
-    Hold(&'a ChangeRecord, &'a str),
+    /// The sync would hold this change.
+    Hold(Held<'a>),
+}
+
+/// A change that a sync would hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// What would be written, were it not held.
+    pub record: &'a ChangeRecord,
+    /// The path at which the mirror would keep the old value.
+    pub path: &'a str,
+    /// Which guard.
+    pub guard: &'static str,
+    /// The attribute of a blanking.
+    pub attribute: Option<&'a str>,
+    /// The limit that is exceeded, for people.
+    pub limit_text: &'a str,
 }
 
 /// The plan of a sync: every record it would write now and every change it would hold, in the order of
@@ -197,7 +212,13 @@ pub fn plan(
             each(Planning::Write(&due.0));
         }
         for kept in &passed.kept {
-            each(Planning::Hold(&kept.record, &kept.path));
+            each(Planning::Hold(Held {
+                record: &kept.record,
+                path: &kept.path,
+                guard: kept.guard,
+                attribute: kept.attribute.as_deref(),
+                limit_text: &kept.limit_text,
+            }));
         }
         Ok(ControlFlow::Continue(()))
     })
@@ -257,9 +278,9 @@ impl Work<'_> {
         match passed.due {
             Due::Record(due, fingerprint) => {
                 let (record, columns) = &*due;
-                self.pen.write(known, record, columns, passed.hold_id)?;
+                let seq = self.pen.write(known, record, columns, passed.hold_id)?;
                 match fingerprint {
-                    Some(fingerprint) => self.pen.remember(id, &fingerprint)?,
+                    Some(fingerprint) => self.pen.remember(id, &fingerprint, seq)?,
                     None => self.pen.forget(id)?,
                 }
                 *match record.kind {
@@ -269,7 +290,11 @@ impl Work<'_> {
                 } += 1;
                 return Ok(());
             }
-            Due::Nothing(fingerprint) => self.pen.remember(id, &fingerprint)?,
+            Due::Nothing(fingerprint) => {
+                if let Some(known) = known {
+                    self.pen.remember(id, &fingerprint, known.changed_seq)?;
+                }
+            }
             Due::Kept => self.pen.forget(id)?,
             Due::Doubtful => self.applied.doubtful.push(id.clone()),
             Due::Void | Due::Unproved(_) => {}
@@ -306,6 +331,28 @@ mod tests {
             tables.remove(table);
         }
         tables
+    }
+
+    #[tokio::test]
+    async fn who_was_read_since_without_finding_a_change_is_doubted() {
+        let stamped = |day: u8, active: bool| {
+            let stamp = format!("2026-01-0{day}T00:00:00Z");
+            user("a", &stamp, &format!(r#","active":{active}"#))
+        };
+        let mut world = World::new().await;
+        world.sync_as(FULL, &[stamped(1, true)]).await;
+        // A full sync reads him inactive, and takes its time.
+        let mut stage = world.stage(Mode::Full);
+        world.page(&mut stage, &[stamped(2, false)]);
+        // Meanwhile he is active again, as the mirror always had him: no record, and another fingerprint.
+        let head = world.mirror.head();
+        world.sync_as(INCREMENTAL, &[stamped(3, true)]).await;
+        assert_eq!(world.mirror.head(), head);
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
+        let applied = world.apply(stage, FULL).await;
+        assert_eq!(applied[0].deactivated, 0);
+        assert!(world.ask::<bool>("SELECT active FROM users"));
+        assert_eq!(world.difference(), None);
     }
 
     #[tokio::test]
@@ -487,7 +534,9 @@ mod tests {
         // The stamp went back: a lagging node may have answered. Asked by id, that answer stands.
         assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
         let answer = decode(ResourceType::User, &titled("a", "Old")).unwrap();
-        stage.put_asked(world.mirror.head(), answer).unwrap();
+        stage
+            .put_asked(&world.reader(), world.mirror.head(), answer)
+            .unwrap();
         assert!(stage.doubtful(&world.reader()).unwrap().is_empty());
         assert!(world.apply(stage, FULL).await[0].finished);
         assert_eq!(
@@ -510,12 +559,13 @@ mod tests {
         let (batch, finish) = world.ending(&stage).await;
         let base_seq = world.mirror.head();
         let answer = decode(ResourceType::User, &titled("a", "Newest")).unwrap();
+        let reader = world.reader();
         let (first, second) = world
             .mirror
             .write(move |writer| {
                 let first = writer.apply(&mut stage, &batch, None, &finish)?;
                 // Another sync wrote `b` here; the answer about `a` is younger than all of it.
-                stage.put_asked(base_seq + 1, answer)?;
+                stage.put_asked(&reader, base_seq + 1, answer)?;
                 let second = writer.apply(&mut stage, &batch, Some(&id("b")), &finish)?;
                 Ok((first, second))
             })
@@ -548,7 +598,12 @@ mod tests {
             .unwrap();
         assert_eq!(candidates.len(), 1);
         stage
-            .put_gone(world.mirror.head(), &id("a"), &proof(world.now))
+            .put_gone(
+                &world.reader(),
+                world.mirror.head(),
+                &id("a"),
+                &proof(world.now),
+            )
             .unwrap();
         world.sync_as(INCREMENTAL, &[titled("a", "New")]).await;
         let applied = world.apply(stage, FULL).await;

@@ -20,7 +20,6 @@ const PRAGMAS: &str = "
 
 /// What the writer needs besides.
 const WRITER_PRAGMAS: &str = "
-    PRAGMA journal_mode = WAL;               -- readers never wait (promise P12)
     PRAGMA synchronous = FULL;               -- a `seq` that a reader has read survives a power cut (promise P3)
     PRAGMA journal_size_limit = 67108864;    -- 64 MiB: a log that was once longer is cut after it was moved
     PRAGMA wal_autocheckpoint = 16384;       -- 128 MiB: the mirror checkpoints after each commit by itself, outside of it;
@@ -39,8 +38,27 @@ const CACHED_STATEMENTS: usize = 64;
 /// The one connection that writes.
 pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
     let conn = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY)?;
+    let mode = use_log(&conn)?;
+    if mode != "wal" {
+        return Err(Error::NoLog {
+            path: path.to_owned(),
+            mode,
+        });
+    }
     conn.execute_batch(WRITER_PRAGMAS)?;
     Ok(conn)
+}
+
+/// Readers never wait (promise P12). Returns the mode that the file is in: SQLite may refuse without an error.
+fn use_log(conn: &Connection) -> Result<String, Error> {
+    let mut pragma = conn.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = pragma.query([])?;
+    let mut mode = String::new();
+    // To its end: the answer comes first, and only then the file is written.
+    while let Some(row) = rows.next()? {
+        mode = row.get(0)?;
+    }
+    Ok(mode)
 }
 
 /// A connection that only moves the log into the file.

@@ -25,8 +25,9 @@ pub(super) struct Known {
     pub(super) rowid: i64,
     pub(super) active: bool,
     pub(super) gone: bool,
-    changed_seq: i64,
+    pub(super) changed_seq: i64,
     modified_at: Option<Timestamp>,
+    fingerprint: Option<Fingerprint>,
 }
 
 /// What is due.
@@ -71,7 +72,8 @@ pub(super) struct Lookup<'a> {
 }
 
 const ROW: &str = "
-    SELECT rowid, active, gone_at, changed_seq, attributes, created_at, modified_at
+    SELECT rowid, active, gone_at, changed_seq, attributes, created_at, modified_at,
+           (SELECT fingerprint FROM fingerprints WHERE instance = ?1 AND resource = ?3 AND fingerprints.id = ?2)
     FROM users WHERE instance = ?1 AND id = ?2";
 
 impl<'a> Lookup<'a> {
@@ -103,22 +105,26 @@ impl<'a> Lookup<'a> {
     pub(super) fn row(&mut self, id: &ResourceId) -> Result<Option<(Known, State)>, Error> {
         let row = self
             .statement
-            .query_row(params![self.instance, id.as_str()], |row| {
-                let state = State {
-                    canonical: row.get(4)?,
-                    created_at: time(row, 5)?,
-                    modified_at: time(row, 6)?,
-                    gone_at: time(row, 2)?,
-                };
-                let known = Known {
-                    rowid: row.get(0)?,
-                    active: row.get(1)?,
-                    gone: state.gone_at.is_some(),
-                    changed_seq: row.get(3)?,
-                    modified_at: state.modified_at,
-                };
-                Ok((known, state))
-            })
+            .query_row(
+                params![self.instance, id.as_str(), self.resource.as_str()],
+                |row| {
+                    let state = State {
+                        canonical: row.get(4)?,
+                        created_at: time(row, 5)?,
+                        modified_at: time(row, 6)?,
+                        gone_at: time(row, 2)?,
+                    };
+                    let known = Known {
+                        rowid: row.get(0)?,
+                        active: row.get(1)?,
+                        gone: state.gone_at.is_some(),
+                        changed_seq: row.get(3)?,
+                        modified_at: state.modified_at,
+                        fingerprint: row.get(7)?,
+                    };
+                    Ok((known, state))
+                },
+            )
             .optional()?;
         Ok(row)
     }
@@ -168,7 +174,8 @@ impl<'a> Lookup<'a> {
 
 impl Known {
     /// Whether what was read may be older than what the mirror has: the row was changed after the request was sent (promise
-    /// P6), or the stamp went back, as behind a lagging node.
+    /// P6), or another sync read it since and found nothing to change, which leaves another fingerprint; or the stamp went
+    /// back, as behind a lagging node.
     fn is_doubted_by(self, staged: &StagedRow, takes_over: bool) -> bool {
         let went_back = match &staged.staged {
             Staged::Seen(arrived) if !staged.asked && !takes_over => arrived
@@ -177,7 +184,8 @@ impl Known {
                 .is_some_and(|(arrived, known)| arrived < known),
             _ => false,
         };
-        self.changed_seq > staged.base_seq || went_back
+        let was_read_since = self.fingerprint != staged.beside;
+        self.changed_seq > staged.base_seq || was_read_since || went_back
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+
 use crate::model::InstanceName;
 
 /// An error of the mirror.
@@ -78,6 +80,17 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// SQLite did not put the file into WAL mode.
+    #[error(
+        "the mirror `{}` stays in journal mode `{mode}`, and needs a write-ahead log: make room on its disk, or end the program that has it open",
+        path.display()
+    )]
+    NoLog {
+        /// The file.
+        path: PathBuf,
+        /// The mode it stays in.
+        mode: String,
+    },
     /// A database failed: the mirror, or the stage beside it.
     #[error("the database failed")]
     Database(#[from] rusqlite::Error),
@@ -114,6 +127,35 @@ impl Error {
         matches!(self, Self::Replaced(_) | Self::Panicked | Self::Damaged(_))
     }
 
+    /// What to do about it, where the sentence does not say so already.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::File { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => Some(OTHER_ACCOUNT),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(MAKE_ROOM),
+                io::ErrorKind::ReadOnlyFilesystem => Some(LOOK_AT_THE_DISK),
+                // EIO has no kind of its own.
+                _ => (source.raw_os_error() == Some(EIO)).then_some(LOOK_AT_THE_DISK),
+            },
+            Self::Database(source) => match source.sqlite_error_code()? {
+                ErrorCode::DiskFull => Some(MAKE_ROOM),
+                ErrorCode::SystemIoFailure => Some(LOOK_AT_THE_DISK),
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(
+                    "another program keeps a transaction on the mirror open for writing, and nobody but musterd may: end it",
+                ),
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Some(
+                    "stop musterd and keep the file; see what `musterd verify` says, then restore a backup, or move the file away and let musterd build a new one",
+                ),
+                ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+                    Some(OTHER_ACCOUNT)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub(super) fn file(
         doing: &'static str,
         path: impl Into<PathBuf>,
@@ -123,6 +165,45 @@ impl Error {
             doing,
             path,
             source,
+        }
+    }
+}
+
+const OTHER_ACCOUNT: &str = "the mirror belongs to another account, or its folder may not be written: run this as that one, `sudo -u musterd musterd …`";
+
+const MAKE_ROOM: &str =
+    "make room on the disk of the mirror; nothing is half-written, and the next sync goes on";
+
+const LOOK_AT_THE_DISK: &str = "look at the disk's room and at the system log, then run `musterd verify`; nothing is half-written, and the next sync goes on";
+
+/// `EIO`, the same on every Unix.
+const EIO: i32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_disk_does_there_is_a_word_on_what_to_do() {
+        let sqlite = |code| {
+            Error::Database(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(code),
+                None,
+            ))
+        };
+        let system = |code| Error::file("write", "mirror.db")(io::Error::from_raw_os_error(code));
+        for (error, expected) in [
+            (sqlite(rusqlite::ffi::SQLITE_FULL), Some(MAKE_ROOM)),
+            (
+                sqlite(rusqlite::ffi::SQLITE_IOERR_FSYNC),
+                Some(LOOK_AT_THE_DISK),
+            ),
+            (system(5), Some(LOOK_AT_THE_DISK)),
+            (system(28), Some(MAKE_ROOM)),
+            (system(13), Some(OTHER_ACCOUNT)),
+            (Error::Closed, None),
+        ] {
+            assert_eq!(error.hint(), expected, "{error:?}");
         }
     }
 }

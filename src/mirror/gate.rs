@@ -245,9 +245,16 @@ impl<'a> Gate<'a> {
             }
             paths.push(path);
         }
+        let is_gone = |due: &Due| {
+            due.record()
+                .is_some_and(|record| record.reason == Reason::Gone)
+        };
         if !paths.is_empty() {
             passed.due = self.without(lookup, id, passed.due, &paths)?;
-        } else if is_unproved {
+        } else if is_unproved
+            // A person's word about another change is no part of the proof: a full sync has to find it.
+            || approved.is_some() && passed.hold_id.is_none() && is_gone(&passed.due)
+        {
             passed.due = Due::Void;
         }
         Ok(passed)
@@ -437,9 +444,14 @@ impl<'a> Counts<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, World, id, name, strict, titled, user};
+    use std::time::Duration;
+
+    use jiff::SignedDuration;
+
+    use super::super::testing::{FULL, How, World, id, name, proof, strict, time, titled, user};
     use super::*;
     use crate::model::{Mode, Row};
+    use crate::reconcile::guard::WindowLimit;
 
     const INCREMENTAL: How = How {
         mode: Mode::Incremental,
@@ -605,6 +617,166 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_share_is_of_those_who_were_there_before_this_sync_wrote_anything() {
+        let known: Vec<String> = (0..20).map(|n| format!("k{n:02}")).collect();
+        for (leavers, n_held) in [(2, 0), (3, 3)] {
+            let directory: Vec<Row> = known.iter().map(|id| titled(id, "x")).collect();
+            let mut world = guarded(&directory).await;
+            world.limits.deactivations = WindowLimit {
+                at_least: 1,
+                count: 1_000,
+                percent: 10,
+                ..strict().deactivations
+            };
+            // Those who come are written first, by the order of ids.
+            let changed: Vec<Row> = (0..15)
+                .map(|n| titled(&format!("a{n:02}"), "new"))
+                .chain(known.iter().take(leavers).map(|id| inactive(id, "x")))
+                .collect();
+            let applied = world.sync_as(INCREMENTAL, &changed).await.remove(0);
+            assert_eq!(
+                (applied.created, applied.held),
+                (15, n_held),
+                "10 % of 20 are 2"
+            );
+        }
+    }
+
+    /// Two are the most that pass; the window is a day.
+    #[tokio::test]
+    async fn a_slow_bleed_counts_until_it_leaves_the_window() {
+        for (later, n_held) in [
+            (Duration::from_secs(24 * 3600 - 121), 1),
+            (Duration::from_secs(24 * 3600 - 120), 0),
+        ] {
+            let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+            world.sync_as(INCREMENTAL, &[inactive("a", "x")]).await;
+            world.sync_as(INCREMENTAL, &[inactive("b", "x")]).await;
+            // A sync takes a minute: `b` was a minute before this, `a` two.
+            world.now += later;
+            let applied = world
+                .sync_as(INCREMENTAL, &[inactive("c", "x")])
+                .await
+                .remove(0);
+            assert_eq!(applied.held, n_held, "{later:?}");
+            assert_eq!(world.difference(), None);
+        }
+    }
+
+    /// Each attribute has a window of its own, and a value that comes back gives nothing back.
+    #[tokio::test]
+    async fn a_slow_bleed_of_one_attribute_counts_by_itself() {
+        let filled = |id: &str| with(id, r#""title":"t","nickName":"n""#);
+        let mut world = guarded(&IDS.map(filled)).await;
+        let titleless = |id: &str| with(id, r#""nickName":"n""#);
+        for id in ["a", "b"] {
+            world.sync_as(INCREMENTAL, &[titleless(id)]).await;
+        }
+        assert_eq!(held(&world), "");
+        // Two other attributes and a title that is back: nothing of it is a third title.
+        world
+            .sync_as(INCREMENTAL, &[with("c", r#""title":"t""#), filled("a")])
+            .await;
+        world
+            .sync_as(INCREMENTAL, &[with("d", r#""title":"t""#)])
+            .await;
+        assert_eq!(held(&world), "");
+        let applied = world
+            .sync_as(INCREMENTAL, &[titleless("e")])
+            .await
+            .remove(0);
+        assert_eq!((applied.held, &*held(&world)), (1, "e:title"));
+        // A day later those two are forgotten, and the one that is held is not asked about again.
+        world.now += SignedDuration::from_hours(24);
+        let late = [titleless("e"), titleless("f")];
+        let applied = world.sync_as(INCREMENTAL, &late).await.remove(0);
+        assert_eq!((applied.updated, applied.held), (1, 0));
+        assert_eq!(held(&world), "e:title");
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_approved_does_not_count() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let changed = ["a", "b", "c"].map(|id| inactive(id, "x"));
+        world.sync_as(INCREMENTAL, &changed).await;
+        assert_eq!(held(&world), "a:active b:active c:active");
+        let mut stage = world.stage(Mode::Incremental);
+        for row in &changed {
+            let answer = crate::reconcile::decode::decode(ResourceType::User, row).unwrap();
+            stage
+                .put_asked(&world.reader(), world.mirror.head(), answer)
+                .unwrap();
+        }
+        let (mut batch, finish) = world.ending(&stage).await;
+        batch.treatment = Treatment::Approved(1);
+        let written = world
+            .mirror
+            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish));
+        assert_eq!(written.await.unwrap().deactivated, 3);
+        // Two more pass as if those three had never been, and the third does not.
+        let applied = world
+            .sync_as(INCREMENTAL, &["d", "e"].map(|id| inactive(id, "x")))
+            .await;
+        assert_eq!((applied[0].deactivated, applied[0].held), (2, 0));
+        let applied = world.sync_as(INCREMENTAL, &[inactive("f", "x")]).await;
+        assert_eq!((applied[0].deactivated, applied[0].held), (0, 1));
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn who_was_inactive_already_goes_uncounted() {
+        let mut directory = IDS.map(|id| inactive(id, "x"));
+        directory[5] = titled("f", "x");
+        let mut world = guarded(&directory).await;
+        let applied = world.sync(&directory[5..]).await.remove(0);
+        assert_eq!(
+            (applied.updated, applied.deactivated, applied.held),
+            (5, 0, 0)
+        );
+        assert_eq!(
+            column(
+                &world,
+                "SELECT DISTINCT kind || '/' || reason AS x FROM changes WHERE seq > 6"
+            ),
+            "update/gone"
+        );
+        assert_eq!(world.difference(), None);
+    }
+
+    /// The base is what there was when the window began, or at the baseline if that is later.
+    #[tokio::test]
+    async fn the_share_is_of_the_users_at_the_window_or_at_a_later_baseline() {
+        let many: Vec<Row> = (0..30).map(|n| titled(&format!("k{n:02}"), "x")).collect();
+        let share = WindowLimit {
+            at_least: 1,
+            count: 1_000,
+            percent: 10,
+            ..strict().deactivations
+        };
+        let leave =
+            |n: usize| -> Vec<Row> { (0..n).map(|n| inactive(&format!("k{n:02}"), "x")).collect() };
+        for (days, n_leavers, n_held) in [
+            // Ten at the baseline, within the window: twenty came since, which do not count.
+            (0, 1, 0),
+            (0, 2, 2),
+            // They were there when the window began.
+            (2, 3, 0),
+            (2, 4, 4),
+        ] {
+            let mut world = guarded(&many[..10]).await;
+            world.limits.deactivations = share.clone();
+            world.sync_as(INCREMENTAL, &many[10..]).await;
+            world.now += SignedDuration::from_hours(24 * days);
+            let applied = world
+                .sync_as(INCREMENTAL, &leave(n_leavers))
+                .await
+                .remove(0);
+            assert_eq!(applied.held, n_held, "{n_leavers} after {days} days");
+        }
+    }
+
+    #[tokio::test]
     async fn what_another_sync_released_since_the_plan_counts() {
         let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
         let mut stage = world.stage(Mode::Full);
@@ -663,6 +835,74 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_takeover_sets_the_watermark_to_its_start_unless_somebody_was_left_out() {
+        let start = time("2026-02-01T00:00:00Z");
+        for left_out in [false, true] {
+            let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+            let whole = |world: &World| {
+                let mut stage = world.stage(Mode::Full);
+                world.page(&mut stage, &[titled("y", "new"), titled("z", "new")]);
+                stage.take_over();
+                stage
+            };
+            let mut stage = whole(&world);
+            let (mut batch, finish) = world.ending(&stage).await;
+            batch.treatment = Treatment::HeldWhole("6 of 6".to_owned());
+            let now = world.now;
+            let held = world.mirror.write(move |writer| {
+                writer.apply(&mut stage, &batch, None, &finish)?;
+                writer.approve_source_change(1, now)
+            });
+            assert!(held.await.unwrap());
+
+            let mut stage = whole(&world);
+            if left_out {
+                // It was to be asked for by itself, and the answer was unclear.
+                stage.leave_out(&id("y")).unwrap();
+            }
+            let (mut batch, mut finish) = world.ending(&stage).await;
+            batch.treatment = Treatment::TakenOver(1);
+            finish.restart_at = Some(start);
+            assert!(finish.watermark > finish.restart_at, "it goes back");
+            let written = world
+                .mirror
+                .write(move |writer| writer.apply(&mut stage, &batch, None, &finish));
+            assert_eq!(written.await.unwrap().created, 2 - u64::from(left_out));
+            let source = world.reader().source(&name("acme"), ResourceType::User);
+            // Without a watermark the next sync is a full one: nothing else would ever read `y`.
+            let expected = (!left_out).then_some(start);
+            assert_eq!(source.unwrap().watermark, expected);
+            assert_eq!(
+                world.ask::<String>("SELECT state FROM instances"),
+                "healthy"
+            );
+            assert_eq!(world.difference(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn approving_another_change_of_somebody_is_no_proof_that_he_is_gone() {
+        let mut world = guarded(&IDS.map(|id| inactive(id, "x"))).await;
+        world.sync(&IDS.map(|id| inactive(id, ""))).await;
+        assert_eq!(world.ask::<String>("SELECT attribute FROM holds"), "title");
+        let mut stage = world.stage(Mode::Incremental);
+        let base_seq = stage.base_seq();
+        stage
+            .put_gone(&world.reader(), base_seq, &id("a"), &proof(world.now))
+            .unwrap();
+        let (mut batch, finish) = world.ending(&stage).await;
+        batch.treatment = Treatment::Approved(1);
+        let applied = world
+            .mirror
+            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish))
+            .await
+            .unwrap();
+        assert_eq!((applied.updated, applied.deactivated), (0, 0));
+        assert!(world.ask::<bool>("SELECT max(gone_at) IS NULL FROM users"));
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
     async fn an_incremental_sync_under_way_writes_nothing_once_it_looks_like_another_directory() {
         let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
         let mut stage = world.stage(Mode::Incremental);
@@ -671,7 +911,9 @@ mod tests {
         let mut whole = world.stage(Mode::Full);
         world.page(&mut whole, &[titled("z", "new")]);
         whole.take_over();
-        whole.put_absent(whole.base_seq(), &id("a")).unwrap();
+        whole
+            .put_absent(&world.reader(), whole.base_seq(), &id("a"))
+            .unwrap();
         let (mut held_whole, end) = world.ending(&whole).await;
         held_whole.treatment = Treatment::HeldWhole("6 of 6".to_owned());
         let head = world.mirror.head();

@@ -34,6 +34,8 @@ pub struct Health {
     pub active: i64,
     /// Open holds.
     pub open_holds: i64,
+    /// The hold of the guard `source_changed` that a person approved and no full sync has carried out yet.
+    pub approved_hold_id: Option<i64>,
     /// Rejects.
     pub rejects: i64,
     /// When the baseline was done.
@@ -56,7 +58,10 @@ impl Reader {
             "SELECT name, url, instances.state, not_before, instances.last_success_at, last_error, last_error_at,
                     consecutive_failures, coalesce(living, 0), coalesce(active, 0), coalesce(rejected, 0),
                     (SELECT count(*) FROM holds WHERE holds.instance = name AND holds.state = 'open'),
-                    baseline_at, last_full_success_at, watermark, capabilities
+                    baseline_at, last_full_success_at, watermark, capabilities,
+                    (SELECT max(id) FROM holds
+                     WHERE holds.instance = name AND guard = 'source_changed' AND holds.state = 'approved'
+                       AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held'))
              FROM instances
              LEFT JOIN sources ON sources.instance = name AND sources.resource = ?1
              LEFT JOIN source_counts ON source_counts.instance = name AND source_counts.resource = ?1
@@ -84,6 +89,7 @@ impl Reader {
                 last_full_success_at: row.get(13)?,
                 watermark: row.get(14)?,
                 capabilities: json(row, 15)?,
+                approved_hold_id: row.get(16)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

@@ -31,6 +31,9 @@ pub(super) const TABLE: &str = "
     );
 ";
 
+/// Stands between the limits of a hold whose changes exceed different ones.
+pub const BETWEEN_LIMITS: &str = "; ";
+
 /// A hold that a sync opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
@@ -115,7 +118,7 @@ impl Writer<'_> {
             guard,
             attribute: (!attribute.is_empty()).then(|| attribute.to_owned()),
             count: digest.count,
-            limit_text: limits.join("; "),
+            limit_text: limits.join(BETWEEN_LIMITS),
         };
         self.conn.execute(
             "INSERT INTO holds (instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at)

@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::apply::Writer;
 use super::error::Error;
+use super::seal;
 use super::syncs::known_instance;
 use crate::model::{InstanceName, ResourceType};
 
@@ -142,6 +143,7 @@ impl Writer<'_> {
             self.conn
                 .execute(&format!("DELETE FROM {table} WHERE instance = ?1"), [to])?;
         }
+        seal::drop_instance(self.conn, from)?;
         for table in TABLES {
             self.conn.execute(
                 &format!("UPDATE {table} SET instance = ?2 WHERE instance = ?1"),

@@ -1,14 +1,18 @@
-//! The ladder of schema versions over `user_version`: one transaction a step, forward only.
+//! The ladder of schema versions over `user_version`: one transaction a step, forward only. The last step seals what is
+//! there.
 
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::error::Error;
-use super::{beside, connect, file};
+use super::{beside, connect, file, seal};
 
 /// Each step leads to the version that is its place, counted from 1. A step that was released is never edited.
-const STEPS: &[&str] = &[include_str!("migrations/0001_mirror_and_feed.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/0001_mirror_and_feed.sql"),
+    include_str!("migrations/0002_seals.sql"),
+];
 
 /// The newest schema version.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -29,6 +33,7 @@ pub(super) fn create(path: &Path, epoch: &str) -> Result<(), Error> {
         "INSERT INTO feed (epoch, first_seq, last_seq) VALUES (?1, 1, 0)",
         [epoch],
     )?;
+    seal::everything(&conn)?;
     conn.close().map_err(|(_, error)| error)?;
     std::fs::rename(&unborn, path).map_err(Error::file("name the new mirror", path))?;
     file::sync_directory(path)
@@ -56,6 +61,9 @@ fn climb(conn: &mut Connection, steps: &[&str]) -> Result<(), Error> {
         }
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(step)?;
+        if place + 1 == steps.len() {
+            seal::everything(&tx)?;
+        }
         tx.pragma_update(None, "user_version", version)?;
         tx.commit()?;
     }
@@ -97,18 +105,19 @@ fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Erro
 /// The first object of ours that is missing or not as this program makes it, or a trigger, which we have none of: whoever
 /// can write the file could otherwise change what our statements do. Indexes and tables that somebody added are theirs.
 pub(super) fn schema_difference(conn: &Connection) -> Result<Option<String>, Error> {
-    let mut ours = Connection::open_in_memory()?;
-    climb(&mut ours, STEPS)?;
+    let ours = Connection::open_in_memory()?;
+    for step in STEPS {
+        ours.execute_batch(step)?;
+    }
     let mut expected = ours.prepare(
         "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name",
     )?;
+    let mut found =
+        conn.prepare("SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3")?;
     let mut rows = expected.query([])?;
     while let Some(row) = rows.next()? {
         let (kind, name, sql): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let same = conn
-            .prepare("SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3")?
-            .exists((&kind, &name, &sql))?;
-        if !same {
+        if !found.exists((&kind, &name, &sql))? {
             return Ok(Some(format!("the {kind} `{name}` is missing or altered")));
         }
     }
@@ -173,7 +182,7 @@ mod tests {
             "rejects",
             "instance, resource, key, reason, body, first_seen_at, last_seen_at",
         ),
-        ("fingerprints", "instance, resource, id, fingerprint"),
+        ("fingerprints", "instance, resource, id, fingerprint, seal"),
         ("users_held", "instance, id, path, hold_id"),
     ];
 
@@ -292,16 +301,16 @@ mod tests {
     #[test]
     fn a_step_is_climbed_once_after_a_copy() {
         let (_dir, path, mut conn) = new_mirror();
-        let steps = [STEPS[0], "CREATE TABLE more (x)"];
+        let steps = [STEPS, &["CREATE TABLE more (x)"]].concat();
         migrate_by(&mut conn, &path, &steps).unwrap();
         migrate_by(&mut conn, &path, &steps).unwrap();
-        assert_eq!(connect::schema_version(&conn).unwrap(), 2);
+        assert_eq!(connect::schema_version(&conn).unwrap(), VERSION + 1);
         conn.prepare("SELECT x FROM more").unwrap();
 
-        let copy = beside(&path, "before-v2");
+        let copy = beside(&path, &format!("before-v{}", VERSION + 1));
         assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         let copy = Connection::open(copy).unwrap();
-        assert_eq!(connect::schema_version(&copy).unwrap(), 1);
+        assert_eq!(connect::schema_version(&copy).unwrap(), VERSION);
         assert_eq!(text(&copy, "SELECT epoch FROM feed"), "e");
         assert!(!beside(&path, "before-new").exists());
     }
@@ -309,9 +318,10 @@ mod tests {
     #[test]
     fn a_step_that_fails_leaves_the_version_before_it() {
         let (_dir, path, mut conn) = new_mirror();
-        let steps = [STEPS[0], "CREATE TABLE more (x); CREATE TABLE more (x)"];
+        let twice = "CREATE TABLE more (x); CREATE TABLE more (x)";
+        let steps = [STEPS, &[twice]].concat();
         migrate_by(&mut conn, &path, &steps).unwrap_err();
-        assert_eq!(connect::schema_version(&conn).unwrap(), 1);
+        assert_eq!(connect::schema_version(&conn).unwrap(), VERSION);
         assert!(conn.prepare("SELECT x FROM more").is_err());
     }
 

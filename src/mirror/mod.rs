@@ -40,6 +40,7 @@ mod connect;
 mod file;
 pub mod lock;
 mod migrate;
+mod seal;
 
 #[cfg(test)]
 mod testing;
@@ -57,6 +58,7 @@ pub use read::Reader;
 
 use file::Identity;
 use lock::Lock;
+use seal::Touched;
 
 /// The mirror, opened for writing by the one process that holds its lock.
 #[derive(Clone)]
@@ -76,6 +78,7 @@ struct Shared {
 /// What only the holder of the mutex has. The connection is dropped before the lock is given back.
 struct Owned {
     conn: Connection,
+    touched: Touched,
     _lock: Lock,
 }
 
@@ -103,6 +106,7 @@ impl Mirror {
         if let Some(difference) = migrate::schema_difference(&conn)? {
             return Err(Error::Damaged(difference));
         }
+        let touched = Touched::watch(&mut conn)?;
         let head = apply::last_seq(&conn)?;
         let files = Identity::of(path)?;
         Ok(Self {
@@ -111,7 +115,11 @@ impl Mirror {
                 files,
                 head: AtomicI64::new(head),
                 broken: AtomicBool::new(false),
-                writer: Arc::new(tokio::sync::Mutex::new(Some(Owned { conn, _lock: lock }))),
+                writer: Arc::new(tokio::sync::Mutex::new(Some(Owned {
+                    conn,
+                    touched,
+                    _lock: lock,
+                }))),
             }),
         })
     }
@@ -131,9 +139,9 @@ impl Mirror {
     /// A new read-only connection.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// When the file cannot be opened, or is another one now.
     pub fn reader(&self) -> Result<Reader, Error> {
-        Reader::open(&self.shared.path)
+        self.shared.reader()
     }
 
     /// Gives `read` a new read-only connection, from `spawn_blocking`: for async code, which must not wait
@@ -146,8 +154,8 @@ impl Mirror {
         T: Send + 'static,
         F: FnOnce(Reader) -> Result<T, Error> + Send + 'static,
     {
-        let path = self.shared.path.clone();
-        tokio::task::spawn_blocking(move || read(Reader::open(&path)?))
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || read(shared.reader()?))
             .await
             // Nothing aborts it: it panicked, or the runtime is stopping.
             .unwrap_or(Err(Error::Closed))
@@ -169,7 +177,7 @@ impl Mirror {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
             let owned = writer.as_mut().ok_or(Error::Closed)?;
-            shared.transaction(&mut owned.conn, write)
+            shared.transaction(owned, write)
         })
         .await
         // Panics are caught inside: the runtime is stopping.
@@ -222,13 +230,22 @@ impl Shared {
         self.files.check()
     }
 
+    /// What is read decides what is written: it must be the file that is written.
+    fn reader(&self) -> Result<Reader, Error> {
+        self.files.check()?;
+        Reader::open(&self.path)
+    }
+
     fn transaction<T>(
         &self,
-        conn: &mut Connection,
+        owned: &mut Owned,
         write: impl FnOnce(&Writer<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         self.usable()?;
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        owned.touched.forget();
+        let tx = owned
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
         // A panic rolls back, like any error. But whatever else it left behind in this process is unknown, so the
         // mirror takes no more writes and the daemon ends: half a daemon would look alive.
         let value =
@@ -236,6 +253,7 @@ impl Shared {
                 self.broken.store(true, Ordering::Release);
                 Err(Error::Panicked)
             })?;
+        owned.touched.seal(&tx)?;
         let head = apply::last_seq(&tx)?;
         self.files.check()?;
         tx.commit()?;
@@ -461,6 +479,9 @@ mod tests {
                 "{told}"
             );
             assert!(world.mirror.checkpoint().await.is_err());
+            // Nor is it read, for a sync that would compare with another file than it writes.
+            let read = world.mirror.read(|reader| reader.feed()).await;
+            assert!(matches!(read, Err(Error::Replaced(_))));
             let next = world.mirror.write(|writer| writer.reserve_sync()).await;
             assert!(matches!(next, Err(Error::Replaced(_))));
             assert!(world.mirror.close().await.is_err());

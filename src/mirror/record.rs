@@ -7,6 +7,7 @@ use super::apply::{self, Batch};
 use super::column::{time, to_json};
 use super::due::Known;
 use super::error::Error;
+use super::seal;
 use super::syncs::known_instance;
 use crate::model::time::{our_text, their_text};
 use crate::model::user::TEXT_COLUMNS;
@@ -68,14 +69,15 @@ impl<'a> Pen<'a> {
         self.observed_at
     }
 
-    /// Writes one record as the feed's next, released from a hold or not, and inserts or updates its user.
+    /// Writes one record as the feed's next, released from a hold or not, and inserts or updates its user. Returns its
+    /// `seq`.
     pub(super) fn write(
         &mut self,
         known: Option<Known>,
         record: &ChangeRecord,
         columns: &UserColumns,
         hold_id: Option<i64>,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
         self.last_seq += 1;
         let observed_at = our_text(self.observed_at);
         let modified_at = record.after.modified_at.map(their_text);
@@ -133,22 +135,28 @@ impl<'a> Pen<'a> {
         let lives = record.after.gone_at.is_none();
         self.living += i64::from(lives) - i64::from(known.is_some_and(|was| !was.gone));
         self.active += i64::from(active) - i64::from(known.is_some_and(|was| was.active));
-        Ok(())
+        Ok(self.last_seq)
     }
 
-    /// Stores the fingerprint of what was applied in full.
-    pub(super) fn remember(&self, id: &ResourceId, fingerprint: &Fingerprint) -> Result<(), Error> {
+    /// Stores the fingerprint of what was applied in full: the user is at the record `changed_seq`.
+    pub(super) fn remember(
+        &self,
+        id: &ResourceId,
+        fingerprint: &Fingerprint,
+        changed_seq: i64,
+    ) -> Result<(), Error> {
         self.conn
             .prepare_cached(
-                "INSERT INTO fingerprints (instance, resource, id, fingerprint) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (instance, resource, id) DO UPDATE SET fingerprint = excluded.fingerprint
-                 WHERE fingerprint <> excluded.fingerprint",
+                "INSERT INTO fingerprints (instance, resource, id, fingerprint, seal) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (instance, resource, id) DO UPDATE SET fingerprint = excluded.fingerprint, seal = excluded.seal
+                 WHERE seal <> excluded.seal",
             )?
             .execute(params![
                 self.batch.watch.instance.as_str(),
                 self.batch.watch.resource.as_str(),
                 id.as_str(),
-                fingerprint
+                fingerprint,
+                seal::tie(fingerprint, id.as_str(), changed_seq)
             ])?;
         Ok(())
     }

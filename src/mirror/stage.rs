@@ -110,7 +110,7 @@ pub(super) struct Horizon {
 const CACHED_STATEMENTS: usize = 32;
 
 /// Changes with the tables below.
-const STAGE_VERSION: i64 = 2;
+const STAGE_VERSION: i64 = 3;
 
 const TABLES: &str = "
     CREATE TABLE stage (

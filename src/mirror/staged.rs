@@ -10,7 +10,7 @@ use super::error::Error;
 use super::read::Reader;
 use super::rejects::{self, KEPT_REJECTS};
 use super::stage::{Stage, Staged};
-use crate::model::{Arrived, PageReport, Proof, Reject, ResourceId, ResourceType};
+use crate::model::{Arrived, Fingerprint, PageReport, Proof, Reject, ResourceId, ResourceType};
 
 /// The tables in the stage.
 pub(super) const TABLES: &str = "
@@ -24,6 +24,7 @@ pub(super) const TABLES: &str = "
         created_at  TEXT,
         modified_at TEXT,
         fingerprint BLOB,
+        beside      BLOB, -- the fingerprint that the mirror had when this was staged; null: none
         proof       TEXT -- null beside a null `canonical`: not asked for
     );
     CREATE TABLE rejects (
@@ -41,6 +42,9 @@ pub(super) struct StagedRow {
     pub(super) base_seq: i64,
     /// Whether it is the answer about this one id, which stands.
     pub(super) asked: bool,
+    /// The mirror's fingerprint of it when it was staged: with another one somebody else has read it since, be it
+    /// without finding a change.
+    pub(super) beside: Option<Fingerprint>,
     pub(super) staged: Staged,
 }
 
@@ -85,12 +89,18 @@ impl Stage {
     ///
     /// # Errors
     /// Of the database.
-    pub fn put_asked(&mut self, base_seq: i64, arrived: Arrived) -> Result<(), Error> {
+    pub fn put_asked(
+        &mut self,
+        reader: &Reader,
+        base_seq: i64,
+        arrived: Arrived,
+    ) -> Result<(), Error> {
         self.forget_reject(&arrived.id)?;
         let row = StagedRow {
             id: arrived.id.clone(),
             base_seq,
             asked: true,
+            beside: self.beside(reader, &arrived.id)?,
             staged: Staged::Seen(arrived),
         };
         self.write(&row, false)?;
@@ -101,11 +111,18 @@ impl Stage {
     ///
     /// # Errors
     /// Of the database.
-    pub fn put_gone(&mut self, base_seq: i64, id: &ResourceId, proof: &Proof) -> Result<(), Error> {
+    pub fn put_gone(
+        &mut self,
+        reader: &Reader,
+        base_seq: i64,
+        id: &ResourceId,
+        proof: &Proof,
+    ) -> Result<(), Error> {
         let row = StagedRow {
             id: id.clone(),
             base_seq,
             asked: true,
+            beside: self.beside(reader, id)?,
             staged: Staged::Gone(proof.clone()),
         };
         self.write(&row, false)?;
@@ -116,11 +133,17 @@ impl Stage {
     ///
     /// # Errors
     /// Of the database.
-    pub fn put_absent(&mut self, base_seq: i64, id: &ResourceId) -> Result<(), Error> {
+    pub fn put_absent(
+        &mut self,
+        reader: &Reader,
+        base_seq: i64,
+        id: &ResourceId,
+    ) -> Result<(), Error> {
         let row = StagedRow {
             id: id.clone(),
             base_seq,
             asked: true,
+            beside: self.beside(reader, id)?,
             staged: Staged::Absent,
         };
         self.write(&row, false)?;
@@ -177,6 +200,7 @@ impl Stage {
             id: arrived.id.clone(),
             base_seq,
             asked: false,
+            beside: self.beside(reader, &arrived.id)?,
             staged: Staged::Seen(arrived),
         };
         if let Some(rowid) = self.known(reader, &row.id)? {
@@ -279,6 +303,19 @@ impl Stage {
         Ok(rowid.filter(|rowid| self.is_known(*rowid)))
     }
 
+    /// The fingerprint that the mirror has of a resource.
+    fn beside(&self, reader: &Reader, id: &ResourceId) -> Result<Option<Fingerprint>, Error> {
+        let (instance, resource) = (self.key.instance.as_str(), self.key.resource.as_str());
+        let fingerprint = reader
+            .conn
+            .prepare_cached(
+                "SELECT fingerprint FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
+            )?
+            .query_row(params![instance, resource, id.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(fingerprint)
+    }
+
     fn is_known(&self, rowid: i64) -> bool {
         rowid <= self.horizon.max_rowid
     }
@@ -318,13 +355,14 @@ impl Stage {
             arrived.and_then(|arrived| arrived.modified_at.map(|at| at.to_string())),
             arrived.map(|arrived| arrived.fingerprint),
             proof,
+            row.beside,
         ];
         let inserted = self
             .conn
             .prepare_cached(
                 "INSERT OR IGNORE INTO staged
-                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, beside)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(values)?;
         if inserted == 0 {
@@ -332,7 +370,7 @@ impl Stage {
                 .prepare_cached(
                     "UPDATE staged
                      SET base_seq = ?2, asked = ?4, canonical = ?5, created_at = ?6, modified_at = ?7,
-                         fingerprint = ?8, proof = ?9
+                         fingerprint = ?8, proof = ?9, beside = ?10
                      WHERE id = ?1",
                 )?
                 .execute(values)?;
@@ -370,7 +408,7 @@ impl Stage {
             ),
         };
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof
+            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, beside
              FROM staged WHERE {condition} ORDER BY id"
         ))?;
         let mut rows = statement.query([bound])?;
@@ -402,6 +440,7 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
         id,
         base_seq: row.get(1)?,
         asked: row.get(2)?,
+        beside: row.get(8)?,
         staged,
     })
 }

@@ -52,6 +52,15 @@ pub struct SyncRow {
     pub error: Option<String>,
 }
 
+impl SyncRow {
+    /// Whether its success shows that the instance is well again. An incremental sync sees at least the newest user again, because
+    /// it looks back behind the watermark: one that sees nobody may be an account that is shown nobody.
+    #[must_use]
+    pub fn shows_recovery(&self) -> bool {
+        self.mode == Mode::Full || self.seen > 0
+    }
+}
+
 /// What the last transaction of a successful sync writes beside its records.
 #[derive(Clone, Debug)]
 pub struct Finish {
@@ -59,7 +68,7 @@ pub struct Finish {
     pub sync: SyncRow,
     /// Where the watermark may move: never back.
     pub watermark: Option<Timestamp>,
-    /// Where it is set to, when another directory is taken over: also back.
+    /// The crawl's start by the source's clock: where another directory that is taken over sets the watermark, also back.
     pub restart_at: Option<Timestamp>,
     /// Whether this was a complete full sync (the first one sets the baseline).
     pub full_and_complete: bool,
@@ -92,23 +101,32 @@ impl Writer<'_> {
         Ok(1)
     }
 
-    /// Writes the row of a sync that did not succeed, and the instance's trouble. `not_before` is when the
-    /// instance may be asked again, where it said so. A sync that was told to stop is no trouble of the instance.
+    /// Writes the row of a sync that was told to stop, or that asked about a few users only: its end is no trouble of the
+    /// instance. `not_before` is when the instance may be asked again, where it said so.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn break_off(&self, sync: &SyncRow, not_before: Option<Timestamp>) -> Result<(), Error> {
+        self.write_sync(sync)?;
+        let known = self
+            .conn
+            .prepare_cached(
+                "UPDATE instances SET not_before = coalesce(?2, not_before) WHERE name = ?1",
+            )?
+            .execute(params![sync.instance.as_str(), not_before.map(our_text)])?;
+        known_instance(known, &sync.instance)
+    }
+
+    /// Writes the row of a sync that did not succeed, and the instance's trouble. A sync that was told to stop is none;
+    /// else as [`Writer::break_off`].
     ///
     /// # Errors
     /// Of the database.
     pub fn fail(&self, sync: &SyncRow, not_before: Option<Timestamp>) -> Result<(), Error> {
-        self.write_sync(sync)?;
-        let not_before = not_before.map(our_text);
         if sync.outcome != Outcome::Failed {
-            let known = self
-                .conn
-                .prepare_cached(
-                    "UPDATE instances SET not_before = coalesce(?2, not_before) WHERE name = ?1",
-                )?
-                .execute(params![sync.instance.as_str(), not_before])?;
-            return known_instance(known, &sync.instance);
+            return self.break_off(sync, not_before);
         }
+        self.write_sync(sync)?;
         let known = self
             .conn
             .prepare_cached(
@@ -122,7 +140,7 @@ impl Writer<'_> {
             )?
             .execute(params![
                 sync.instance.as_str(),
-                not_before,
+                not_before.map(our_text),
                 sync.error,
                 our_text(sync.finished_at)
             ])?;
@@ -168,40 +186,43 @@ impl Writer<'_> {
         sync.rejected = sync.rejected.max(stage.rejects());
         self.write_sync(&sync)?;
         applied.opened = self.open_holds(stage, &sync)?;
-        let (watch, mut finish) = (&batch.watch, finish.clone());
+        let watch = &batch.watch;
         match batch.treatment {
             Treatment::HeldWhole(_) | Treatment::Left => {
                 // The mirror keeps what it had, and is no fresher for it.
-                return self.stay_as_it_was(&sync, &finish, &batch.treatment);
+                return self.stay_as_it_was(&sync, finish, &batch.treatment);
             }
             // Answers about a few users say nothing of the source.
             Treatment::Approved(_) => return Ok(()),
             Treatment::TakenOver(hold_id) => self.settle_all_holds(watch, hold_id)?,
-            Treatment::Guarded(_) => finish.restart_at = None,
+            Treatment::Guarded(_) => {}
         }
         if let Some(hold_id) = batch.mends {
             self.mend(hold_id, watch.now)?;
         }
-        self.move_source(stage, &finish)?;
+        let is_taken_over = matches!(batch.treatment, Treatment::TakenOver(_));
+        self.move_source(stage, finish, is_taken_over)?;
         self.settle_rejects(stage, &sync, finish.full_and_complete)?;
         // `source_changed` ends when a person approves it or the old directory is back, `unlinked` when the instance is
         // configured again: neither because a sync that was under way meanwhile came to its end.
-        let is_same = batch.mends.is_some() || matches!(batch.treatment, Treatment::TakenOver(_));
+        let is_same = batch.mends.is_some() || is_taken_over;
         let known = self
             .conn
             .prepare_cached(
                 "UPDATE instances
-                 SET state = CASE WHEN state = 'unlinked' OR (state = 'source_changed' AND NOT ?3) THEN state
+                 SET state = CASE WHEN state = 'unlinked' OR (state = 'source_changed' AND NOT ?3)
+                                       OR (state = 'failing' AND NOT ?4) THEN state
                                   ELSE 'healthy' END,
                      not_before = NULL,
                      last_success_at = ?2,
-                     consecutive_failures = 0
+                     consecutive_failures = CASE WHEN ?4 THEN 0 ELSE consecutive_failures END
                  WHERE name = ?1",
             )?
             .execute(params![
                 sync.instance.as_str(),
                 our_text(sync.finished_at),
-                is_same
+                is_same,
+                sync.shows_recovery()
             ])?;
         known_instance(known, &sync.instance)
     }
@@ -233,16 +254,25 @@ impl Writer<'_> {
             .exists([instance.as_str()])?)
     }
 
-    fn move_source(&self, stage: &Stage, finish: &Finish) -> Result<(), Error> {
+    fn move_source(
+        &self,
+        stage: &Stage,
+        finish: &Finish,
+        is_taken_over: bool,
+    ) -> Result<(), Error> {
         let sync = &finish.sync;
         let (instance, resource) = (sync.instance.as_str(), sync.resource.as_str());
-        let watermark: Option<Timestamp> = self
+        let before: Option<Timestamp> = self
             .conn
             .prepare_cached("SELECT watermark FROM sources WHERE instance = ?1 AND resource = ?2")?
             .query_row([instance, resource], |row| time(row, 0))
             .optional()?
             .flatten();
-        let covered = finish.watermark.filter(|_| !stage.is_short);
+        let watermark = match is_taken_over {
+            // The old one is of another clock. Where somebody was left out there is none: the next sync is full.
+            true => finish.restart_at.filter(|_| !stage.is_short),
+            false => before.max(finish.watermark.filter(|_| !stage.is_short)),
+        };
         let finished_at = our_text(sync.finished_at);
         let full = finish.full_and_complete.then_some(finished_at.as_str());
         let capabilities = finish.capabilities.as_ref().map(to_json).transpose()?;
@@ -260,7 +290,7 @@ impl Writer<'_> {
             .execute(params![
                 instance,
                 resource,
-                finish.restart_at.or(watermark.max(covered)).map(their_text),
+                watermark.map(their_text),
                 full,
                 finished_at,
                 capabilities
@@ -426,6 +456,33 @@ mod tests {
         assert_eq!(world.ask::<i64>("SELECT count(*) FROM syncs"), 5);
         let view = "SELECT state || ' ' || open_holds || ' ' || rejects FROM mirror_health";
         assert_eq!(world.ask::<String>(view), "healthy 0 0");
+    }
+
+    #[tokio::test]
+    async fn an_incremental_sync_that_sees_nobody_ends_no_trouble() {
+        let mut world = World::new().await;
+        let incremental = How {
+            mode: Mode::Incremental,
+            ..FULL
+        };
+        let states = async |world: &mut World, rows: &[crate::model::Row]| {
+            let now = world.now;
+            let failed = world.mirror.write(move |writer| {
+                let row = SyncRow {
+                    outcome: Outcome::Failed,
+                    ..sync_row(writer.reserve_sync()?, Mode::Full, now)
+                };
+                writer.fail(&row, None)
+            });
+            failed.await.unwrap();
+            world.sync_as(incremental, rows).await;
+            world.ask::<String>("SELECT state || ' ' || consecutive_failures FROM instances")
+        };
+        assert_eq!(states(&mut world, &[]).await, "failing 1");
+        assert_eq!(
+            states(&mut world, &[titled("a", "Agent")]).await,
+            "healthy 0"
+        );
     }
 
     #[tokio::test]

@@ -143,7 +143,7 @@ impl World {
             for candidate in stage.candidates(&reader, complete).unwrap() {
                 let base_seq = self.mirror.head();
                 stage
-                    .put_gone(base_seq, &candidate.id, &proof(self.now))
+                    .put_gone(&reader, base_seq, &candidate.id, &proof(self.now))
                     .unwrap();
             }
         }
@@ -216,7 +216,7 @@ impl World {
         self.reader().verify(&mut |_| {}).unwrap().difference
     }
 
-    /// Every row of every table, rowids included.
+    /// Every row of every table but `seals`, rowids included.
     pub(super) fn dump(&self) -> BTreeMap<String, Vec<Vec<Value>>> {
         dump(&Connection::open(self.path()).unwrap())
     }
@@ -236,16 +236,18 @@ pub(super) fn dump(conn: &Connection) -> BTreeMap<String, Vec<Vec<Value>>> {
             statement.query_map([], |row| (0..columns).map(|place| row.get(place)).collect());
         rows.unwrap().collect::<Result<_, _>>().unwrap()
     };
-    all("SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name <> 'sqlite_schema'")
-        .into_iter()
-        .map(|table| {
-            let [Value::Text(name), Value::Integer(without_rowid)] = &table[..] else {
-                panic!("{table:?}");
-            };
-            let rowid = if *without_rowid == 1 { "" } else { "rowid, " };
-            (name.clone(), all(&format!("SELECT {rowid}* FROM {name}")))
-        })
-        .collect()
+    // Seals are made of all the others.
+    all("SELECT name, wr FROM pragma_table_list
+         WHERE schema = 'main' AND type = 'table' AND name NOT IN ('sqlite_schema', 'seals')")
+    .into_iter()
+    .map(|table| {
+        let [Value::Text(name), Value::Integer(without_rowid)] = &table[..] else {
+            panic!("{table:?}");
+        };
+        let rowid = if *without_rowid == 1 { "" } else { "rowid, " };
+        (name.clone(), all(&format!("SELECT {rowid}* FROM {name}")))
+    })
+    .collect()
 }
 
 /// How SQLite would go about a statement, step by step.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::apply;
 use super::error::Error;
 use super::gate::Watch;
 use crate::model::Kind;
@@ -70,13 +71,19 @@ pub(super) fn released(conn: &Connection, watch: &Watch, sync_id: i64) -> Result
 pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Result<u64, Error> {
     let began = window_start(watch, concern).max(watch.baseline_at.unwrap_or(Timestamp::MIN));
     let since = first_after(conn, began)?;
+    // The counts of `source_counts` are moved with `feed.last_seq`, at a transaction's end; users one by one.
+    let until = match concern {
+        Concern::Deactivation => apply::last_seq(conn)?,
+        Concern::Blanking(_) => i64::MAX,
+    };
     let mut records = conn.prepare_cached(&format!(
-        "SELECT kind, changed, after {SINCE} AND reason <> 'baseline'"
+        "SELECT kind, changed, after {SINCE} AND seq <= ?4 AND reason <> 'baseline'"
     ))?;
     let mut rows = records.query(params![
         watch.instance.as_str(),
         watch.resource.as_str(),
-        since
+        since,
+        until
     ])?;
     let mut count = users_now(conn, watch, concern)?;
     while let Some(row) = rows.next()? {

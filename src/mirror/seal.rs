@@ -1,0 +1,464 @@
+//! Seals: by what `verify` knows each row again as the one that was written.
+//!
+//! What a transaction wrote is sealed before it commits, in a table of its own and so on other pages. Who writes need not
+//! think of it: SQLite's update hook tells which rows were touched.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Params, Row, Statement, params};
+use sha2::{Digest as _, Sha256};
+
+use super::error::Error;
+
+/// A table whose rows are sealed.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    key: Key,
+    /// The sealed columns.
+    cells: &'static str,
+}
+
+/// By what the seal of a row is found.
+#[derive(Clone, Copy, Debug)]
+enum Key {
+    /// Its number, which is the rowid.
+    Number,
+    /// A text of columns, the instance first.
+    OfInstance(&'static str),
+    /// Another expression. None of them goes by the rowid, where that has no column: VACUUM may give out others.
+    Other(&'static str),
+}
+
+const ALL: &str = "*";
+
+/// Every table that has rowids. [`fingerprints`](tie) has none.
+pub(super) const TABLES: [Table; 12] = [
+    Table {
+        name: "feed",
+        key: Key::Other("1"),
+        cells: ALL,
+    },
+    Table {
+        name: "instances",
+        key: Key::OfInstance("instances.name"),
+        cells: ALL,
+    },
+    Table {
+        name: "pins",
+        key: Key::OfInstance("pins.instance"),
+        cells: ALL,
+    },
+    Table {
+        name: "sources",
+        key: Key::OfInstance("sources.instance || ' ' || sources.resource"),
+        cells: ALL,
+    },
+    Table {
+        name: "source_counts",
+        key: Key::OfInstance("source_counts.instance || ' ' || source_counts.resource"),
+        cells: ALL,
+    },
+    Table {
+        name: "syncs",
+        key: Key::Number,
+        cells: ALL,
+    },
+    Table {
+        name: "changes",
+        key: Key::Number,
+        cells: ALL,
+    },
+    Table {
+        name: "changes_base",
+        key: Key::OfInstance(
+            "changes_base.instance || ' ' || changes_base.resource || ' ' || changes_base.id",
+        ),
+        cells: ALL,
+    },
+    Table {
+        name: "users",
+        key: Key::OfInstance("users.instance || ' ' || users.id"),
+        // `attributes` is the text of a sealed record, and all other columns are computed from it: they are compared.
+        cells: "instance, id, active, created_at, modified_at, first_seen_at, changed_at, changed_seq, gone_at",
+    },
+    Table {
+        name: "holds",
+        key: Key::Number,
+        cells: ALL,
+    },
+    Table {
+        name: "hold_changes",
+        key: Key::Other(
+            "hold_changes.hold_id || ' ' || hold_changes.resource || ' ' || hold_changes.id",
+        ),
+        cells: ALL,
+    },
+    Table {
+        name: "rejects",
+        key: Key::OfInstance("rejects.instance || ' ' || rejects.resource || ' ' || rejects.key"),
+        cells: ALL,
+    },
+];
+
+/// What a hash begins with, so that it is one of a seal of this kind.
+const DOMAIN: &[u8] = b"musterd seal 1\0";
+
+/// Bytes of the hash of a row. 16 leave no collision to chance.
+const ROW_BYTES: usize = 16;
+
+const PUT: &str = "
+    INSERT INTO seals (of, key, seal) VALUES (?1, ?2, ?3)
+    ON CONFLICT (of, key) DO UPDATE SET seal = excluded.seal WHERE seal <> excluded.seal";
+
+/// The rows that the transaction under way has touched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Touched(Arc<Mutex<[Ranges; TABLES.len()]>>);
+
+impl Touched {
+    /// Notes from now on what a connection writes.
+    pub(super) fn watch(conn: &mut Connection) -> Result<Self, Error> {
+        let touched = Self::default();
+        let noted = touched.clone();
+        conn.update_hook(Some(move |_, _: &str, table: &str, rowid: i64| {
+            if let Some(place) = TABLES.iter().position(|sealed| sealed.name == table) {
+                noted.lock()[place].add(rowid);
+            }
+        }))?;
+        Ok(touched)
+    }
+
+    /// Forgets what a transaction wrote that did not come to its end.
+    pub(super) fn forget(&self) {
+        *self.lock() = Default::default();
+    }
+
+    /// Seals what was touched, in the transaction that did.
+    pub(super) fn seal(&self, conn: &Connection) -> Result<(), Error> {
+        let touched = std::mem::take(&mut *self.lock());
+        for (table, ranges) in TABLES.iter().zip(touched) {
+            if !ranges.0.is_empty() {
+                table.seal(conn, ranges)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Ranges; TABLES.len()]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rowids, first and last of those that follow on each other: as a rule they do, and then this does not grow.
+#[derive(Debug, Default)]
+struct Ranges(Vec<(i64, i64)>);
+
+impl Ranges {
+    fn add(&mut self, rowid: i64) {
+        match self.0.last_mut() {
+            Some((first, last)) if (*first..=last.saturating_add(1)).contains(&rowid) => {
+                *last = rowid.max(*last);
+            }
+            _ => self.0.push((rowid, rowid)),
+        }
+    }
+
+    fn into_sorted(mut self) -> Vec<(i64, i64)> {
+        self.0.sort_unstable();
+        self.0.dedup_by(|(first, last), before| {
+            let follows = *first <= before.1.saturating_add(1);
+            if follows {
+                before.1 = before.1.max(*last);
+            }
+            follows
+        });
+        self.0
+    }
+}
+
+/// Seals every row that there is, as it is. At the end of a migration: what was altered before that is not found any more.
+pub(super) fn everything(conn: &Connection) -> Result<(), Error> {
+    conn.execute("DELETE FROM seals", [])?;
+    for table in &TABLES {
+        let mut rows = conn.prepare(&table.select("ORDER BY rowid"))?;
+        table.put(conn, &mut rows, [])?;
+    }
+    seal_fingerprints(conn)
+}
+
+/// Drops the seals of an instance's rows, which are about to get another name.
+pub(super) fn drop_instance(conn: &Connection, instance: &str) -> Result<(), Error> {
+    // A name has no space in it, and `!` is what follows a space.
+    let mut drop = conn.prepare(
+        "DELETE FROM seals WHERE of = ?1 AND (key = ?2 OR (key >= ?2 || ' ' AND key < ?2 || '!'))",
+    )?;
+    for table in &TABLES {
+        if let Key::OfInstance(_) = table.key {
+            drop.execute([table.name, instance])?;
+        }
+    }
+    Ok(())
+}
+
+impl Table {
+    /// Key, cells and seal of every row.
+    pub(super) fn with_seals(&self) -> String {
+        let (name, cells, key) = (self.name, self.cells, self.key());
+        format!(
+            "SELECT {key}, {cells}, (SELECT seal FROM seals WHERE of = '{name}' AND seals.key = {key}) FROM {name}"
+        )
+    }
+
+    /// The keys of seals without a row.
+    pub(super) fn without_rows(&self) -> String {
+        let (name, key) = (self.name, self.key());
+        format!(
+            "SELECT key FROM seals WHERE of = '{name}' AND key NOT IN (SELECT {key} FROM {name}) ORDER BY key"
+        )
+    }
+
+    fn select(&self, condition: &str) -> String {
+        let (name, cells, key) = (self.name, self.cells, self.key());
+        format!("SELECT {key}, {cells} FROM {name} {condition}")
+    }
+
+    fn key(&self) -> String {
+        match self.key {
+            // The plus takes the column's affinity away, so that the key of `seals` is found by index.
+            Key::Number => format!("+{}.rowid", self.name),
+            Key::OfInstance(key) | Key::Other(key) => key.to_owned(),
+        }
+    }
+
+    fn seal(&self, conn: &Connection, ranges: Ranges) -> Result<(), Error> {
+        let piece = "rowid BETWEEN ?1 AND ?2";
+        let mut rows = conn.prepare_cached(&self.select(&format!("WHERE {piece}")))?;
+        let mut any_gone = false;
+        for (first, last) in ranges.into_sorted() {
+            let sealed = self.put(conn, &mut rows, [first, last])?;
+            let any_gone_here = sealed <= last.abs_diff(first);
+            match self.key {
+                Key::Number if any_gone_here => {
+                    let name = self.name;
+                    conn.prepare_cached(&format!(
+                        "DELETE FROM seals WHERE of = '{name}' AND key BETWEEN ?1 AND ?2
+                             AND key NOT IN (SELECT rowid FROM {name} WHERE {piece})"
+                    ))?
+                    .execute([first, last])?;
+                }
+                _ => any_gone |= any_gone_here,
+            }
+        }
+        if any_gone && !matches!(self.key, Key::Number) {
+            // Rows of a few small tables go, and seldom.
+            let gone = self.without_rows();
+            conn.execute(
+                &format!("DELETE FROM seals WHERE of = ?1 AND key IN ({gone})"),
+                [self.name],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Seals the rows of a statement; returns how many.
+    fn put(
+        &self,
+        conn: &Connection,
+        rows: &mut Statement<'_>,
+        bound: impl Params,
+    ) -> Result<u64, Error> {
+        let mut put = conn.prepare_cached(PUT)?;
+        let n_cells = rows.column_count() - 1;
+        let mut rows = rows.query(bound)?;
+        let mut n_rows = 0;
+        while let Some(row) = rows.next()? {
+            let key = ToSqlOutput::Borrowed(row.get_ref(0)?);
+            put.execute(params![self.name, key, self.seal_of(row, n_cells)?])?;
+            n_rows += 1;
+        }
+        Ok(n_rows)
+    }
+
+    /// The seal of a row: a checksum of each cell, which tells the one that was altered, and a hash of them all.
+    pub(super) fn seal_of(&self, row: &Row<'_>, n_cells: usize) -> rusqlite::Result<Vec<u8>> {
+        let mut text = Text::of(self.name);
+        let mut seal = Vec::with_capacity(n_cells + ROW_BYTES);
+        for place in 1..=n_cells {
+            let cell = text.add(row.get_ref(place)?);
+            // Weak, and cheap: an alteration that it does not tell is told by the hash, without the column.
+            seal.push(cell.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+        }
+        seal.extend_from_slice(&text.hash::<ROW_BYTES>());
+        Ok(seal)
+    }
+}
+
+/// The seal of a fingerprint: of it and of the record that its user's row is at. An old page of `fingerprints` would have
+/// fingerprints of older content, and hide a change that goes back to it.
+///
+/// Without the instance, which a rename changes; nobody else's row is at the same record.
+pub(super) fn tie(fingerprint: &[u8], id: &str, changed_seq: i64) -> [u8; 8] {
+    let mut text = Text::of("fingerprints");
+    text.add(ValueRef::Blob(fingerprint));
+    text.add(ValueRef::Text(id.as_bytes()));
+    text.add(ValueRef::Integer(changed_seq));
+    text.hash()
+}
+
+/// What is hashed of a row.
+struct Text(Vec<u8>);
+
+impl Text {
+    fn of(table: &str) -> Self {
+        let mut text = Vec::with_capacity(2048);
+        text.extend_from_slice(DOMAIN);
+        text.extend_from_slice(table.as_bytes());
+        text.push(0);
+        Self(text)
+    }
+
+    /// Adds a cell, and returns what was added. Type and length stand before each value, so that no two rows have one text.
+    fn add(&mut self, cell: ValueRef<'_>) -> &[u8] {
+        let (kind, number, bytes) = match cell {
+            ValueRef::Null => (0, 0, &[][..]),
+            ValueRef::Integer(number) => (1, number.cast_unsigned(), &[][..]),
+            ValueRef::Real(number) => (2, number.to_bits(), &[][..]),
+            ValueRef::Text(bytes) => (3, bytes.len() as u64, bytes),
+            ValueRef::Blob(bytes) => (4, bytes.len() as u64, bytes),
+        };
+        let from = self.0.len();
+        self.0.push(kind);
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self.0.extend_from_slice(bytes);
+        &self.0[from..]
+    }
+
+    fn hash<const N: usize>(&self) -> [u8; N] {
+        let hash = Sha256::digest(&self.0);
+        std::array::from_fn(|place| hash[place])
+    }
+}
+
+fn seal_fingerprints(conn: &Connection) -> Result<(), Error> {
+    let mut of_users = conn.prepare(
+        "SELECT users.instance, users.id, fingerprint, changed_seq
+         FROM users CROSS JOIN fingerprints -- in this order: `fingerprints` is written meanwhile
+             ON fingerprints.instance = users.instance AND resource = 'User' AND fingerprints.id = users.id",
+    )?;
+    let mut put = conn.prepare(
+        "UPDATE fingerprints SET seal = ?3 WHERE instance = ?1 AND resource = 'User' AND id = ?2",
+    )?;
+    let mut rows = of_users.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, fingerprint): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
+        let tie = tie(&fingerprint, &id, row.get(3)?);
+        put.execute(params![ToSqlOutput::Borrowed(row.get_ref(0)?), id, tie])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::super::testing::{World, titled};
+    use super::*;
+
+    #[tokio::test]
+    async fn every_table_with_rowids_is_sealed() {
+        let world = World::new().await;
+        let reader = world.reader();
+        let mut tables = reader
+            .conn
+            .prepare(
+                "SELECT name FROM pragma_table_list
+                 WHERE schema = 'main' AND type = 'table' AND wr = 0 AND name NOT LIKE 'sqlite_%' ORDER BY name",
+            )
+            .unwrap();
+        let tables: Vec<String> = tables
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let mut sealed = TABLES.map(|table| table.name);
+        sealed.sort_unstable();
+        assert_eq!(tables, sealed);
+    }
+
+    #[tokio::test]
+    async fn whatever_is_written_and_removed_is_sealed_at_the_commit() {
+        let mut world = World::new().await;
+        world
+            .sync(&[titled("a", "Agent"), titled("b", "Boss")])
+            .await;
+        const REJECT: &str = "INSERT INTO rejects VALUES ('acme', 'User', 'k1', '', '', '', ''),
+                                  ('acme', 'User', 'k2', '', '', '', ''), ('acme', 'User', 'k3', '', '', '', '')";
+        for sql in [
+            REJECT,
+            "DELETE FROM rejects WHERE key = 'k2'",
+            "UPDATE rejects SET key = 'k4' WHERE key = 'k3'; DELETE FROM rejects WHERE key = 'k4'",
+            "INSERT INTO syncs SELECT 9, instance, resource, mode, trigger, started_at, finished_at, outcome, certificate,
+                 seen, created, updated, deactivated, held, rejected, requests, retries, bytes, throttled_ms, error
+             FROM syncs; UPDATE sqlite_sequence SET seq = 9",
+            "DELETE FROM syncs WHERE id = 9",
+            "UPDATE users SET first_seen_at = first_seen_at; UPDATE users SET created_at = '2020' WHERE id = 'b'",
+        ] {
+            let written = world.mirror.write(move |writer| {
+                writer.conn.execute_batch(sql)?;
+                Ok(())
+            });
+            written.await.unwrap();
+            assert_eq!(world.difference(), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn rows_that_follow_on_each_other_are_one_range() {
+        let mut ranges = Ranges::default();
+        for rowid in [7, 8, 9, 8, 3, 10, 4, i64::MAX, i64::MAX, i64::MIN] {
+            ranges.add(rowid);
+        }
+        assert_eq!(
+            ranges.into_sorted(),
+            [(i64::MIN, i64::MIN), (3, 4), (7, 10), (i64::MAX, i64::MAX)]
+        );
+    }
+
+    fn cell() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            (-2..3_i64).prop_map(Value::Integer),
+            (-2..3_i8).prop_map(|number| Value::Real(number.into())),
+            "[ab\u{0}\u{3}]{0,3}".prop_map(Value::Text),
+            proptest::collection::vec(0..4_u8, 0..3).prop_map(Value::Blob),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_rows_have_one_text(
+            one in proptest::collection::vec(cell(), 0..4),
+            other in proptest::collection::vec(cell(), 0..4),
+        ) {
+            let [one_text, other_text] = [&one, &other].map(|row| {
+                let mut text = Text::of("t");
+                for cell in row {
+                    text.add(cell.into());
+                }
+                text.0
+            });
+            prop_assert_eq!(one == other, one_text == other_text);
+        }
+
+        #[test]
+        fn any_rows_are_in_a_range_once(rowids in proptest::collection::vec(-9..9_i64, 0..20)) {
+            let mut ranges = Ranges::default();
+            rowids.iter().for_each(|rowid| ranges.add(*rowid));
+            let within: Vec<i64> = ranges.into_sorted().into_iter().flat_map(|(first, last)| first..=last).collect();
+            let expected: Vec<i64> = rowids.into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+            prop_assert_eq!(within, expected);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Holds: each has the exact set that it was opened with, and what is held is not in the mirror.
+
+use super::super::column::whole;
+use super::super::holding::HoldDigest;
+use super::{Stop, Verification, differ, named};
+use crate::model::Foreign;
+use crate::reconcile::guard;
+
+impl Verification<'_> {
+    /// Each hold has the exact set that it was opened with, its state says whether somebody is held still, and the mirror
+    /// keeps the old value of whoever is.
+    pub(super) fn check_holds(&self) -> Result<(), Stop> {
+        let mut holds = self.reader.conn.prepare(
+            "SELECT id, guard, state, count, digest FROM holds
+             UNION ALL SELECT DISTINCT hold_id, '', '', 0, '' FROM hold_changes WHERE hold_id NOT IN (SELECT id FROM holds)
+             ORDER BY 1",
+        )?;
+        let mut rows = holds.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, kept): (i64, i64) = (row.get(0)?, row.get(3)?);
+            let [guard, state, digest]: [String; 3] = [row.get(1)?, row.get(2)?, row.get(4)?];
+            if state.is_empty() {
+                return differ(format!(
+                    "`hold_changes` has rows of a hold {id} that is not in `holds`"
+                ));
+            }
+            let (found, held) = self.held_of(id)?;
+            if (whole(found.count), found.finish()) != (kept, digest) {
+                return differ(format!(
+                    "hold {id} has not the changes that it was opened with: count or digest differ"
+                ));
+            }
+            // Of another directory that was approved, they are held until the next full sync.
+            let may_be_held = state == "open" || (state == "approved" && guard == "source_changed");
+            if (held == 0 && state == "open") || (held > 0 && !may_be_held) {
+                return differ(format!(
+                    "hold {id} is `{}`, but {held} are held",
+                    Foreign(&state)
+                ));
+            }
+        }
+        self.check_held_values()
+    }
+
+    fn held_of(&self, hold_id: i64) -> Result<(HoldDigest, u64), Stop> {
+        let mut changes = self.reader.conn.prepare(
+            "SELECT resource, id, path, state FROM hold_changes
+             WHERE hold_id = ?1 ORDER BY resource || ' ' || id || ' ' || path",
+        )?;
+        let (mut digest, mut held) = (HoldDigest::default(), 0);
+        let mut rows = changes.query([hold_id])?;
+        while let Some(row) = rows.next()? {
+            let [resource, id, path, state]: [String; 4] =
+                [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+            digest.add(&resource, &id, &path);
+            held += u64::from(state == "held");
+        }
+        Ok((digest, held))
+    }
+
+    fn check_held_values(&self) -> Result<(), Stop> {
+        let mut held = self.reader.conn.prepare(
+            "SELECT hold_id, holds.instance, hold_changes.id, path, users.active, users.attributes
+             FROM hold_changes
+             JOIN holds ON holds.id = hold_id AND holds.state = 'open' AND guard <> 'source_changed'
+             LEFT JOIN users ON users.instance = holds.instance AND users.id = hold_changes.id
+             WHERE hold_changes.state = 'held'",
+        )?;
+        let mut rows = held.query([])?;
+        while let Some(row) = rows.next()? {
+            let path: String = row.get(3)?;
+            let (active, attributes): (Option<bool>, Option<String>) = (row.get(4)?, row.get(5)?);
+            let has_value = match &*path {
+                "active" | "all" => active == Some(true),
+                path => attributes.is_some_and(|attributes| guard::has(&attributes, path)),
+            };
+            if !has_value {
+                let (hold_id, instance, id): (i64, String, String) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?);
+                return differ(format!(
+                    "{} is in hold {hold_id}, but the mirror does not keep the old value of `{}`",
+                    named(&instance, &id),
+                    Foreign(&path)
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Each row is the one that was sealed, and each seal has its row.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use super::super::column::count;
+use super::super::seal::{self, TABLES, Table};
+use super::{Stop, Verification, differ, named};
+use crate::model::{Foreign, ResourceType};
+
+impl Verification<'_> {
+    pub(super) fn check_seals(&mut self) -> Result<(), Stop> {
+        let conn = &self.reader.conn;
+        let mut seals: BTreeMap<String, u64> = conn
+            .prepare("SELECT of, count(*) FROM seals GROUP BY of")?
+            .query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?
+            .collect::<Result<_, _>>()?;
+        for table in &TABLES {
+            let sealed = seals.remove(table.name).unwrap_or_default();
+            if self.check_rows(table)? != sealed {
+                return self.missing_row(table);
+            }
+        }
+        match seals.into_keys().next() {
+            Some(of) => differ(format!(
+                "`seals` has rows of `{}`, which is no table of the mirror",
+                Foreign(&of)
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares each row with its seal; returns how many there are.
+    fn check_rows(&mut self, table: &Table) -> Result<u64, Stop> {
+        let mut statement = self.reader.conn.prepare(&table.with_seals())?;
+        // A key before them, a seal behind.
+        let n_cells = statement.column_count() - 2;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut rows = statement.query([])?;
+        let mut n_rows = 0;
+        while let Some(row) = rows.next()? {
+            let ValueRef::Blob(kept) = row.get_ref(n_cells + 1)? else {
+                return differ(format!(
+                    "{}: it was not written by musterd, or its seal is lost",
+                    place(table, row)?
+                ));
+            };
+            let found = table.seal_of(row, n_cells)?;
+            if found != kept {
+                let cell = found
+                    .iter()
+                    .zip(kept)
+                    .take(n_cells)
+                    .position(|(found, kept)| found != kept)
+                    .filter(|_| found.len() == kept.len());
+                return differ(match cell {
+                    Some(cell) => format!(
+                        "{}: column `{}` is not what was written",
+                        place(table, row)?,
+                        columns[cell + 1]
+                    ),
+                    None => format!("{}: it is not sealed as it is", place(table, row)?),
+                });
+            }
+            n_rows += 1;
+            self.looked_at_one();
+        }
+        Ok(n_rows)
+    }
+
+    fn missing_row(&self, table: &Table) -> Result<(), Stop> {
+        let key: String = self.reader.conn.query_row(
+            &format!(
+                "SELECT CAST(key AS TEXT) FROM ({}) LIMIT 1",
+                table.without_rows()
+            ),
+            [],
+            |row| row.get(0),
+        )?;
+        differ(format!(
+            "`{}`: row `{}` is missing",
+            table.name,
+            Foreign(&key)
+        ))
+    }
+
+    /// An old or altered fingerprint, or one without a living user, would hide a change.
+    pub(super) fn check_fingerprints(&mut self) -> Result<(), Stop> {
+        let mut statement = self.reader.conn.prepare(
+            "SELECT fingerprints.instance, fingerprints.id, fingerprint, seal, changed_seq
+             FROM fingerprints
+             LEFT JOIN users ON users.instance = fingerprints.instance AND users.id = fingerprints.id
+                 AND fingerprints.resource = ?1 AND gone_at IS NULL",
+        )?;
+        let mut rows = statement.query([ResourceType::User.as_str()])?;
+        while let Some(row) = rows.next()? {
+            let [instance, id]: [String; 2] = [row.get(0)?, row.get(1)?];
+            let named = named(&instance, &id);
+            let (fingerprint, kept): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
+            let Some(changed_seq) = row.get(4)? else {
+                return differ(format!("{named} has a fingerprint, but is gone or missing"));
+            };
+            if seal::tie(&fingerprint, &id, changed_seq) != kept[..] {
+                return differ(format!(
+                    "{named}: the fingerprint is not the one of record {changed_seq}, at which the mirror is"
+                ));
+            }
+            self.looked_at_one();
+        }
+        Ok(())
+    }
+}
+
+/// Table and row, for people.
+fn place(table: &Table, row: &Row<'_>) -> rusqlite::Result<String> {
+    let key = match row.get_ref(0)? {
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Text(text) => Foreign(&String::from_utf8_lossy(text)).to_string(),
+        other => other.data_type().to_string(),
+    };
+    Ok(format!("`{}`, row `{key}`", table.name))
+}
