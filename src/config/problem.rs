@@ -111,10 +111,10 @@ impl fmt::Display for Problem {
             write!(f, " (got `{}{rest}`)", Foreign(&shown))?;
         }
         if let Some(expected) = &self.expected {
-            write!(f, ", expected {expected}")?;
+            write!(f, ", expected {}", Foreign(expected))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "; {hint}")?;
+            write!(f, "; {}", Foreign(hint))?;
         }
         Ok(())
     }

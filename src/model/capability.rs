@@ -18,6 +18,14 @@ pub enum Obeyed {
     Refused,
 }
 
+impl Obeyed {
+    /// Whether it was seen not to.
+    #[must_use]
+    pub fn is_lacking(self) -> bool {
+        matches!(self, Self::Ignored | Self::Refused)
+    }
+}
+
 /// What one source of one instance was seen to honour. Probed, never assumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

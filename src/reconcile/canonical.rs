@@ -123,7 +123,7 @@ impl<'a> Resource<'a> {
 }
 
 /// Reads `active` out of a canonical text and no more than stands before it.
-pub(super) fn active(canonical: &str) -> Option<bool> {
+pub fn active(canonical: &str) -> Option<bool> {
     let mut members = Members::of(canonical);
     loop {
         match (*members.name()?.text()?).cmp("active") {

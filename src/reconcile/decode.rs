@@ -10,6 +10,10 @@ use super::peek::{self, Members};
 use crate::model::time::parse_lenient;
 use crate::model::{Arrived, Reject, ResourceId, ResourceType, Row};
 
+/// The longest resource that is decoded, in bytes of raw text. Users have a few thousand; one of
+/// megabytes, kept with each of its changes, would fill the feed.
+const MOST_BYTES: usize = 1 << 20;
+
 /// Decodes one row of a page. A user whose known attributes have impossible types is a reject.
 ///
 /// # Errors
@@ -20,6 +24,12 @@ pub fn decode(resource: ResourceType, row: &Row) -> Result<Arrived, Reject> {
 }
 
 fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
+    if row.raw.len() > MOST_BYTES {
+        return Err(Unreadable {
+            path: String::new(),
+            problem: format!("{} bytes, more than {MOST_BYTES}", row.raw.len()),
+        });
+    }
     let text = std::str::from_utf8(&row.raw).map_err(|error| Unreadable {
         path: String::new(),
         problem: error.to_string(),
@@ -207,6 +217,17 @@ mod tests {
         };
         let reject = decode(ResourceType::User, &row).unwrap_err();
         assert_eq!(reject.reason, r#"`id`: is "b" in the whole resource"#);
+    }
+
+    #[test]
+    fn one_that_is_too_long_is_a_reject_with_its_id() {
+        let of = |bytes: usize| format!(r#"{{"id":"a","title":"{}"}}"#, "x".repeat(bytes - 21));
+        assert_eq!(of(MOST_BYTES).len(), MOST_BYTES);
+        assert!(arrive(&of(MOST_BYTES)).is_ok());
+        let reject = arrive(&of(MOST_BYTES + 1)).unwrap_err();
+        assert_eq!(reject.id, Some(ResourceId::new("a")));
+        assert_eq!(reject.reason, "1048577 bytes, more than 1048576");
+        assert!(reject.body.len() <= Reject::MAX_BODY_BYTES);
     }
 
     proptest! {

@@ -76,22 +76,22 @@ impl Limits {
         }
     }
 
-    /// Why this looks like another directory, in words for people; `None` while it does not.
+    /// Why this looks like another directory, in words for people, with both shares as they were measured; `None`
+    /// while it does not.
     #[must_use]
     pub fn is_another_directory(&self, found: &Likeness) -> Option<String> {
         let ShareLimit { at_least, percent } = self.source_changed;
-        [
-            (found.unseen, found.known, "known users were not seen"),
-            (
-                found.older,
-                found.seen,
-                "users seen have a `meta.lastModified` older than the mirror's",
-            ),
-        ]
-        .into_iter()
-        .find(|(n, of, _)| *n > at_least && is_above_share(*n, percent, *of))
-        .map(|(n, of, what)| {
-            format!("{n} of {of} {what}: more than {at_least} and more than {percent} %")
+        let shares = [(found.unseen, found.known), (found.older, found.seen)];
+        let [unseen, older] = shares.map(|(n, of)| {
+            let share = u128::from(n) * 100 / u128::from(of.max(1));
+            format!("{n} of {of} ({share} %)")
+        });
+        let exceeds = |(n, of)| n > at_least && is_above_share(n, percent, of);
+        shares.into_iter().any(exceeds).then(|| {
+            format!(
+                "{unseen} known users were not seen, {older} seen have an older `meta.lastModified` than the mirror: \
+                 of either at most {at_least} or {percent} % pass"
+            )
         })
     }
 }
@@ -326,6 +326,17 @@ mod tests {
         assert!(!asks(20, 0, 60) && asks(21, 0, 60));
         assert!(!asks(21, 0, 105) && asks(22, 0, 105), "exactly 20 % pass");
         assert!(!asks(0, 20, 60) && asks(0, 21, 60));
+        let both = Likeness {
+            known: 60,
+            unseen: 40,
+            seen: 20,
+            older: 3,
+        };
+        assert_eq!(
+            limits.is_another_directory(&both).unwrap(),
+            "40 of 60 (66 %) known users were not seen, 3 of 20 (15 %) seen have an older `meta.lastModified` than \
+             the mirror: of either at most 20 or 20 % pass"
+        );
     }
 
     fn found(changed: &str) -> Vec<Concern> {

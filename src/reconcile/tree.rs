@@ -61,6 +61,7 @@ impl<'a> Node<'a> {
         let trail = RefCell::default();
         let reading = Reading {
             names,
+            depth: 0,
             trail: &trail,
         };
         let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -205,15 +206,31 @@ fn list(mut elements: Vec<Node<'_>>) -> Option<Node<'_>> {
     (!elements.is_empty()).then_some(Node::List(elements))
 }
 
+/// How deep a resource may nest; SCIM needs four. The mirror and the feed wrap a resource in more JSON,
+/// and readers stop at 64 levels (.NET) or at 127 (`serde_json`): a guard would, too, and a guard that
+/// cannot read a change does not count it.
+const DEEPEST: u32 = 50;
+
 /// The visitor. On the way out of an error each level leaves its step in `trail`, so that a path
 /// costs nothing where all is well.
 #[derive(Clone, Copy)]
 struct Reading<'t> {
     names: &'static Names,
+    /// How many lists and objects this value stands in.
+    depth: u32,
     trail: &'t RefCell<Vec<Step>>,
 }
 
 impl Reading<'_> {
+    /// How a value inside of this one is read.
+    fn inside(self, names: &'static Names) -> Self {
+        Self {
+            names,
+            depth: self.depth + 1,
+            ..self
+        }
+    }
+
     fn at<E>(self, step: Step) -> impl FnOnce(E) -> E {
         move |error| {
             self.trail.borrow_mut().push(step);
@@ -226,6 +243,11 @@ impl<'de> DeserializeSeed<'de> for Reading<'_> {
     type Value = Option<Node<'de>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if self.depth > DEEPEST {
+            return Err(D::Error::custom(format_args!(
+                "nested more than {DEEPEST} deep"
+            )));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -265,7 +287,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
         let mut elements = Vec::new();
         let mut place = 0;
         while let Some(element) = seq
-            .next_element_seed(self)
+            .next_element_seed(self.inside(self.names))
             .map_err(self.at(Step::Element(place)))?
         {
             elements.extend(element);
@@ -281,11 +303,14 @@ impl<'de> Visitor<'de> for Reading<'_> {
                 let text = map.next_value_seed(NumberText)?;
                 return Ok(Some(Node::Number(text)));
             }
+            if name == RAW_JSON {
+                return Err(not_allowed(RAW_JSON));
+            }
             let (name, names) = match self.names.known(&name) {
                 Some((known, below)) => (Cow::Borrowed(known), below),
                 None => (name, &NOTHING_KNOWN),
             };
-            match map.next_value_seed(Reading { names, ..self }) {
+            match map.next_value_seed(self.inside(names)) {
                 Ok(value) => members.push((name, value)),
                 Err(error) => return Err(self.at(Step::Member(name.into_owned()))(error)),
             }
@@ -308,6 +333,15 @@ impl<'de> Visitor<'de> for Reading<'_> {
 /// With `arbitrary_precision`, `serde_json` hands over a number that is not a plain integer as a map
 /// with this one member.
 const NUMBER: &str = "$serde_json::private::Number";
+
+/// What `serde_json`'s own value takes for JSON inside a text. A resource with a member of that name
+/// is a reject, too: whoever reads it or its change with that value reads something else, or nothing at
+/// all, and a guard that reads nothing holds nothing.
+const RAW_JSON: &str = "$serde_json::private::RawValue";
+
+fn not_allowed<E: Error>(name: &str) -> E {
+    E::custom(format_args!("no attribute may be named `{name}`"))
+}
 
 /// The text of such a number. It comes as an owned `String`, which no JSON string does: so a
 /// resource with a member of that name is a reject, never a number.
@@ -336,9 +370,7 @@ impl Visitor<'_> for NumberText {
     }
 
     fn visit_str<E: Error>(self, _: &str) -> Result<String, E> {
-        Err(E::custom(format_args!(
-            "no attribute may be named `{NUMBER}`"
-        )))
+        Err(not_allowed(NUMBER))
     }
 }
 
@@ -406,16 +438,21 @@ mod tests {
     }
 
     #[test]
-    fn the_parsers_own_name_for_numbers_is_refused_in_a_resource() {
+    fn the_parsers_own_names_are_refused_in_a_resource() {
         for value in [r#""12""#, r#""\u0031""#, "12", "1.5", "null", "[]", "{}"] {
-            for name in [NUMBER, "\\u0024serde_json::private::Number"] {
+            for name in [
+                NUMBER,
+                "\\u0024serde_json::private::Number",
+                RAW_JSON,
+                "\\u0024serde_json::private::RawValue",
+            ] {
                 for json in [
                     format!(r#"{{"a":{{"{name}":{value}}}}}"#),
                     format!(r#"{{"a":{{"x":1,"{name}":{value}}}}}"#),
                 ] {
                     let error = read(&json).unwrap_err();
                     assert!(error.starts_with("`a`: "), "{json}: {error}");
-                    assert!(error.contains(NUMBER), "{json}: {error}");
+                    assert!(error.contains("`$serde_json::private::"), "{json}: {error}");
                 }
             }
         }
@@ -434,9 +471,12 @@ mod tests {
             assert!(error.starts_with(path), "{json}: {error}");
         }
         assert!(read("{} {}").is_err());
-        let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
-        let error = read(&deep).unwrap_err();
-        assert!(error.contains("recursion limit"), "{error}");
+        let nested = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(read(&nested(50)).is_ok());
+        for depth in [51, 127, 1000, 1_000_000] {
+            let error = read(&nested(depth)).unwrap_err();
+            assert!(error.contains("nested more than 50 deep"), "{error}");
+        }
     }
 
     #[test]

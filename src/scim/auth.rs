@@ -154,6 +154,7 @@ impl Auth {
             // Somebody else has seen to it.
             return Fault::Status(refusal);
         }
+        let refusal = inner.discreet(session, refusal).await;
         let worked = std::mem::take(&mut inner.proven);
         let auth = &session.client.options().auth;
         if auth.token_url().is_none() {
@@ -278,7 +279,11 @@ impl Inner {
             authorization: None,
             form: auth.form(&secrets),
         };
-        let given = match token::judge(&session.send(request).await?) {
+        let answer = token::judge(&session.send(request).await?).map_err(|fault| match fault {
+            Fault::Status(refusal) => Fault::Status(refusal.without(&secrets)),
+            fault => fault,
+        });
+        let given = match answer {
             Ok(given) => given,
             Err(Fault::Status(refusal)) if token::is_definite(&refusal) => {
                 return Err(self.give_up(session, refusal).await);
@@ -355,10 +360,18 @@ impl Inner {
         if is_young && self.digest.as_ref() == Some(&refused.digest) {
             return Err(Fault::RefusedBefore {
                 at: refused.at,
+                said: refused.said.clone(),
                 by_systemd: session.client.options().auth.is_by_systemd(),
             });
         }
         Ok(())
+    }
+
+    /// What the API said of the secret or the token in use, without it.
+    async fn discreet(&self, session: &Session, refusal: Refusal) -> Refusal {
+        let secrets = session.client.options().auth.read().await;
+        let token = self.token.as_ref().map(|token| &token.text);
+        refusal.without(secrets.iter().flatten().chain(token))
     }
 
     /// That was the last try.
@@ -366,6 +379,7 @@ impl Inner {
         self.state.refused = self.digest.clone().map(|digest| Refused {
             at: session.client.now(),
             digest,
+            said: Some(refusal.to_string()),
         });
         self.save_if_possible(session).await;
         Fault::Refused {
@@ -669,10 +683,11 @@ mod tests {
             let tries = script.sent().len();
             assert!(tries <= 3, "{tries}");
 
-            // Nor within half an hour, nor after a restart.
+            // Nor within half an hour, nor after a restart; and what was answered is still told.
             tokio::time::sleep(Duration::from_secs(20 * 60)).await;
             list(&session).await.unwrap_err();
             let error = list(&restart()).await.unwrap_err();
+            assert!(error.to_string().contains(": answered 401 ("), "{error}");
             assert!(
                 matches!(error.fault(), Fault::RefusedBefore { .. }),
                 "{error}"
@@ -865,6 +880,79 @@ mod tests {
             .filter_map(|sent| sent.field("refresh_token").map(ToOwned::to_owned))
             .collect();
         assert_eq!(asked_with, ["r0", "rotated"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_repeats_a_secret_is_neither_shown_nor_kept() {
+        for auth in [basic(), client_credentials()] {
+            let folder = tempfile::tempdir().unwrap();
+            let script = Script::new(|_, _| {
+                json(
+                    401,
+                    r#"{"error":"hush","error_description":"no such secret: hush\u001b[2J"}"#,
+                )
+            });
+            let clock = Arc::new(ManualClock::starting_at(
+                "2026-03-01T08:00:00Z".parse().unwrap(),
+            ));
+            let restart = || {
+                let options = options(auth.clone(), folder.path());
+                session_at(options, &script, Arc::clone(&clock))
+            };
+            let first = list(&restart()).await.unwrap_err();
+            let later = list(&restart()).await.unwrap_err();
+            assert!(
+                matches!(later.fault(), Fault::RefusedBefore { said: Some(_), .. }),
+                "{later}"
+            );
+            let file = std::fs::read_to_string(folder.path().join("acme.auth")).unwrap();
+            for text in [
+                first.to_string(),
+                format!("{first:?}"),
+                later.to_string(),
+                file,
+            ] {
+                assert!(!text.contains("hush"), "{text}");
+            }
+            assert!(later.to_string().contains("401 (Unauthorized)"), "{later}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_answered_is_kept_inert_and_a_file_without_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = Script::new(|_, _| {
+            json(
+                400,
+                r#"{"error":"invalid_client","error_description":"a\u001b[2Jb"}"#,
+            )
+        });
+        let clock = Arc::new(ManualClock::starting_at(
+            "2026-03-01T08:00:00Z".parse().unwrap(),
+        ));
+        let restart = || {
+            let options = options(client_credentials(), folder.path());
+            session_at(options, &script, Arc::clone(&clock))
+        };
+        list(&restart()).await.unwrap_err();
+        let later = list(&restart()).await.unwrap_err().to_string();
+        assert!(later.contains(r"a\u{1b}[2Jb"), "{later}");
+        // As an older program left it.
+        let path = folder.path().join("acme.auth");
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        state["refused"]
+            .as_object_mut()
+            .unwrap()
+            .remove("said")
+            .unwrap();
+        std::fs::write(&path, state.to_string()).unwrap();
+        let later = list(&restart()).await.unwrap_err();
+        assert!(
+            matches!(later.fault(), Fault::RefusedBefore { said: None, .. }),
+            "{later}"
+        );
+        assert_eq!(script.sent().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,6 +40,9 @@ pub struct Refused {
     pub at: Timestamp,
     /// Which.
     pub digest: Digest,
+    /// What was answered: the instance's text, capped, without a secret.
+    #[serde(default)]
+    pub said: Option<String>,
 }
 
 /// A salted digest: tells whether credentials changed, not what they are.

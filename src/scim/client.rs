@@ -271,7 +271,10 @@ impl Client {
             return None;
         }
         let mut url = self.endpoint(resource);
-        url.path_segments_mut().ok()?.push(id.as_str());
+        // As strict as RFC 3986 section 3.3: what a browser leaves as it is, such as `|` and `[`, servers
+        // refuse.
+        let segment: String = form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();
+        url.set_path(&format!("{}/{}", url.path(), segment.replace('+', "%20")));
         Some(url)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::hint;
 use super::retry::{self, Class};
@@ -154,12 +155,15 @@ pub enum Fault {
     },
     /// The same credentials were refused a short while ago; nothing was sent.
     #[error(
-        "these credentials were refused at {at:.0}; they are tried again when they change, or after {} minutes",
+        "these credentials were refused at {at:.0}{}; they are tried again when they change, or after {} minutes",
+        answered(said.as_deref()),
         super::auth::REFUSED_FOR.as_secs() / 60
     )]
     RefusedBefore {
         /// When.
         at: jiff::Timestamp,
+        /// What was answered then; the instance's text.
+        said: Option<String>,
         /// Whether a secret comes from a systemd credential.
         by_systemd: bool,
     },
@@ -188,6 +192,10 @@ pub enum Fault {
     },
 }
 
+fn answered(said: Option<&str>) -> String {
+    said.map_or_else(String::new, |said| format!(": answered {}", Foreign(said)))
+}
+
 /// An answer that says no.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -206,6 +214,21 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The same without its text, where that repeats one of these secrets: it goes to the log and to the mirror.
+    #[must_use]
+    pub fn without<'a>(mut self, secrets: impl IntoIterator<Item = &'a SecretString>) -> Self {
+        let repeats = |secret: &SecretString| {
+            let secret = secret.expose_secret();
+            let said = [Some(&self.text), self.code.as_ref()];
+            !secret.is_empty() && said.into_iter().flatten().any(|text| text.contains(secret))
+        };
+        if secrets.into_iter().any(repeats) {
+            self.code = None;
+            "what it says repeats a secret".clone_into(&mut self.text);
+        }
+        self
+    }
+
     /// Whether its text contains this, whatever the case.
     #[must_use]
     pub fn says(&self, words: &str) -> bool {
@@ -331,6 +354,9 @@ impl Error {
     /// (facts page, Q55).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
+        if self.what == What::Credentials {
+            return false;
+        }
         match &self.fault {
             Fault::Exchange(ExchangeError::TimedOut(_)) => true,
             Fault::Status(refusal) => matches!(
@@ -390,7 +416,11 @@ impl Error {
         Some(salvage::reject(body, &Foreign(&reason).to_string()))
     }
 
+    /// What came in place of a page; an answer about credentials is none, and nobody may see it.
     fn body(&self) -> Option<&Bytes> {
+        if self.what == What::Credentials {
+            return None;
+        }
         match &self.fault {
             Fault::Unreadable { body, .. }
             | Fault::Cut { body, .. }
@@ -442,6 +472,30 @@ mod tests {
     }
 
     const LIST: What = What::List(ResourceType::User);
+
+    #[test]
+    fn an_answer_about_credentials_is_no_page() {
+        let instance = || InstanceName::parse("acme").unwrap();
+        let faults: [fn() -> Fault; 2] = [
+            || ExchangeError::TimedOut(Duration::from_secs(1)).into(),
+            || {
+                let start = Body(Bytes::from_static(b"{\"access_token\":\"hush"));
+                ExchangeError::TooLarge {
+                    limit_bytes: 9,
+                    start,
+                }
+                .into()
+            },
+        ];
+        for fault in faults {
+            let page = Error::new(instance(), LIST, 1, fault());
+            assert!(page.is_timeout() || page.is_unreadable(), "{page}");
+            let token = Error::new(instance(), What::Credentials, 1, fault());
+            assert!(!token.is_timeout() && !token.is_unreadable(), "{token}");
+            assert!(token.to_reject().is_none());
+            assert!(!token.hint().unwrap_or_default().contains("page_size"));
+        }
+    }
 
     #[test]
     fn a_refused_query_is_told_from_a_missing_api() {

@@ -6,6 +6,11 @@ use super::error::{ExchangeError, Fault, Refusal, What};
 #[must_use]
 pub fn hint(what: What, fault: &Fault) -> Option<&'static str> {
     match fault {
+        Fault::Exchange(ExchangeError::TimedOut(_) | ExchangeError::TooLarge { .. })
+            if what == What::Credentials =>
+        {
+            Some("the instance's token endpoint is in trouble")
+        }
         Fault::Exchange(error) => exchange_hint(error),
         Fault::Status(refusal) if what == What::Credentials => Some(token_hint(refusal)),
         Fault::Status(refusal) => status_hint(refusal),

@@ -2,9 +2,9 @@
 
 use crate::model::{Reject, ResourceId};
 
-/// Makes a reject of a page of one resource that cannot be read. The id is searched for without
-/// trusting anything else of the page: one raw byte in a name spoils JSON, but not its structure. In
-/// doubt there is none.
+/// Makes a reject of a page of one resource that cannot be read. The id is searched for where strings
+/// and numbers alone are spoiled: one raw byte in a name spoils JSON, but not its structure. Of a page
+/// that breaks off, what came before is believed. In doubt there is no id.
 #[must_use]
 pub fn reject(page: &[u8], reason: &str) -> Reject {
     let found = Found::search(page);
@@ -25,71 +25,138 @@ struct Found {
 }
 
 impl Found {
-    /// Walks over the page's tokens. The resource's own members stand three levels deep: in the
-    /// page, in `Resources`, in the resource.
     fn search(page: &[u8]) -> Self {
-        const OF_PAGE: usize = 1;
-        const OF_RESOURCES: usize = 2;
-        const OF_RESOURCE: usize = 3;
         let mut found = Self::default();
-        let mut depth = 0_usize;
-        let mut in_resources = false;
-        let mut ids = 0_u32;
-        let mut tokens = Tokens { page, at: 0 };
-        let mut before: Option<&[u8]> = None;
-        while let Some((at, token)) = tokens.next() {
-            match token {
-                Token::Open => {
-                    depth += 1;
-                    if in_resources && depth == OF_RESOURCE {
-                        if found.start.is_some() {
-                            // Two resources: which of them is unreadable?
-                            return Self::default();
-                        }
-                        found.start = Some(at);
-                    }
-                }
-                Token::Close => {
-                    depth = depth.saturating_sub(1);
-                    in_resources &= depth >= OF_RESOURCES;
-                }
-                Token::Colon => {
-                    let key = before.unwrap_or_default();
-                    if depth == OF_PAGE {
-                        in_resources = key.eq_ignore_ascii_case(br#""Resources""#);
-                    } else if in_resources
-                        && depth == OF_RESOURCE
-                        && key.eq_ignore_ascii_case(br#""id""#)
-                    {
-                        ids += 1;
-                        found.id = match tokens.clone().next() {
-                            Some((_, Token::Text(text))) => serde_json::from_slice(text).ok(),
-                            Some((_, Token::Bare(text))) => {
-                                serde_json::from_slice::<serde_json::Number>(text)
-                                    .ok()
-                                    .map(|number| number.to_string())
-                            }
-                            _ => None,
-                        };
-                    }
-                }
-                Token::Text(_) | Token::Bare(_) | Token::Comma => {}
-            }
-            before = match token {
-                Token::Text(text) => Some(text),
-                _ => None,
-            };
-        }
-        if ids > 1 {
+        if found.walk(page).is_none() {
             found.id = None;
         }
         found
     }
+
+    /// Walks over the page's tokens; `None` as soon as they come in no order that JSON knows: a quote
+    /// or a bracket that is spoiled could make the `id` of a manager the resource's own.
+    fn walk(&mut self, page: &[u8]) -> Option<()> {
+        let (mut n_lists, mut n_elements, mut n_ids) = (0_u32, 0_u32, 0_u32);
+        let (mut in_resources, mut is_id) = (false, false);
+        let mut grammar = Grammar::default();
+        let mut tokens = Tokens { page, at: 0 };
+        while let Some((at, token)) = tokens.next() {
+            let place = grammar.place();
+            match (place, grammar.take(&token)?) {
+                (Place::Page, Role::Name) => {
+                    in_resources = token.name()?.eq_ignore_ascii_case("Resources");
+                    n_lists += u32::from(in_resources);
+                }
+                (Place::Resources, Role::Value) if in_resources => {
+                    n_elements += 1;
+                    self.start.get_or_insert(at);
+                }
+                (Place::Resource, Role::Name) => is_id = token.name()?.eq_ignore_ascii_case("id"),
+                (Place::Resource, Role::Value) if in_resources && is_id => {
+                    n_ids += 1;
+                    self.id = token.id().filter(|_| tokens.at < page.len());
+                }
+                _ => {}
+            }
+        }
+        // Of two resources, or two ids, which is it?
+        (n_lists <= 1 && n_elements <= 1 && n_ids <= 1).then_some(())
+    }
+}
+
+/// Where a token stands, as far as it matters here.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Among the members of the page.
+    Page,
+    /// Among the elements of an array of the page.
+    Resources,
+    /// Among the members of such an element.
+    Resource,
+    Elsewhere,
+}
+
+/// What a token is there.
+enum Role {
+    /// The name of a member.
+    Name,
+    /// A value, or its beginning.
+    Value,
+    Mark,
+}
+
+/// The grammar of JSON (RFC 8259), as far as tokens go.
+#[derive(Default)]
+struct Grammar {
+    /// The brackets that are open.
+    open: Vec<u8>,
+    next: Next,
+}
+
+/// What may come next. A bracket may close where nothing is before it, but not behind a comma.
+#[derive(Clone, Copy, Default)]
+enum Next {
+    #[default]
+    Value,
+    ValueOrClose,
+    Name,
+    NameOrClose,
+    Colon,
+    CommaOrClose,
+}
+
+impl Grammar {
+    fn place(&self) -> Place {
+        match self.open.as_slice() {
+            b"{" => Place::Page,
+            b"{[" => Place::Resources,
+            b"{[{" => Place::Resource,
+            _ => Place::Elsewhere,
+        }
+    }
+
+    /// Goes past one token; `None` if it may not come here.
+    fn take(&mut self, token: &Token<'_>) -> Option<Role> {
+        let (role, next) = match (token, self.next) {
+            (Token::Text(_) | Token::Bare(_), Next::Value | Next::ValueOrClose) => {
+                (Role::Value, Next::CommaOrClose)
+            }
+            (Token::Text(_), Next::Name | Next::NameOrClose) => (Role::Name, Next::Colon),
+            (Token::Open(bracket), Next::Value | Next::ValueOrClose) => {
+                self.open.push(*bracket);
+                let is_object = *bracket == b'{';
+                (
+                    Role::Value,
+                    if is_object {
+                        Next::NameOrClose
+                    } else {
+                        Next::ValueOrClose
+                    },
+                )
+            }
+            (
+                Token::Close(bracket),
+                Next::ValueOrClose | Next::NameOrClose | Next::CommaOrClose,
+            ) => {
+                let closes = if *bracket == b'}' { b'{' } else { b'[' };
+                self.open.pop().filter(|open| *open == closes)?;
+                (Role::Mark, Next::CommaOrClose)
+            }
+            (Token::Colon, Next::Colon) => (Role::Mark, Next::Value),
+            (Token::Comma, Next::CommaOrClose) => match self.open.last()? {
+                b'{' => (Role::Mark, Next::Name),
+                _ => (Role::Mark, Next::Value),
+            },
+            _ => return None,
+        };
+        self.next = next;
+        Some(role)
+    }
 }
 
 enum Token<'a> {
-    Open,
-    Close,
+    Open(u8),
+    Close(u8),
     Colon,
     Comma,
     /// A string, its quotes included.
@@ -98,7 +165,29 @@ enum Token<'a> {
     Bare(&'a [u8]),
 }
 
-#[derive(Clone)]
+impl Token<'_> {
+    /// The text of a string that is not spoiled.
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => serde_json::from_slice(text).ok(),
+            _ => None,
+        }
+    }
+
+    /// What it is as an `id`, as [`crate::reconcile::decode::head`] would have it.
+    fn id(&self) -> Option<String> {
+        match self {
+            Self::Text(_) => self.name().filter(|id| !id.is_empty()),
+            Self::Bare(text) => {
+                let number: serde_json::Number = serde_json::from_slice(text).ok()?;
+                number.as_f64().filter(|number| number.is_finite())?;
+                Some(number.to_string())
+            }
+            _ => None,
+        }
+    }
+}
+
 struct Tokens<'a> {
     page: &'a [u8],
     at: usize,
@@ -121,8 +210,8 @@ impl<'a> Tokens<'a> {
         let text = &self.page[start..self.at];
         let token = match text[0] {
             b'"' => Token::Text(text),
-            b'{' | b'[' => Token::Open,
-            b'}' | b']' => Token::Close,
+            bracket @ (b'{' | b'[') => Token::Open(bracket),
+            bracket @ (b'}' | b']') => Token::Close(bracket),
             b':' => Token::Colon,
             b',' => Token::Comma,
             _ => Token::Bare(text),
@@ -169,6 +258,13 @@ mod tests {
     }
 
     #[test]
+    fn what_came_before_a_page_broke_off_is_believed() {
+        let page = br#"{"Resources":[{"id":"a","x":["y"#;
+        assert_eq!(id(page).as_deref(), Some("a"));
+        assert_eq!(id(br#"{"Resources":[{"id":17,"#).as_deref(), Some("17"));
+    }
+
+    #[test]
     fn in_doubt_there_is_no_id() {
         for page in [
             &b"{\"Resources\":[{\"id\":\"a\",\"ID\":\"b\"}]}"[..],
@@ -178,6 +274,20 @@ mod tests {
             b"{\"Resources\":[{\"id\":\"a\xff\"}]}",
             b"{\"Resources\":[{\"id\":{\"id\":\"a\"}}]}",
             b"{\"x\":[{\"id\":\"a\"}],\"Resources\":[{}]}",
+            b"{\"Resources\":[{\"id\":\"\",\"x\":\"\xff\"}]}",
+            b"{\"Resources\":[{\"id\":1e400,\"x\":\"\xff\"}]}",
+            b"{\"Resources\":[7,{\"id\":\"a\",\"x\":\"\xff\"}]}",
+            b"{\"Resources\":{\"x\":{\"id\":\"a\",\"x\":\"\xff\"}}}",
+            // The same name, escaped.
+            b"{\"Resources\":[{\"\\u0069d\":\"a\",\"id\":\"b\",\"x\":\"\xff\"}]}",
+            // A spoiled bracket, colon, comma or quote.
+            b"{\"Resources\":[{\"manager\":\xff\"id\":\"m\"},\"id\":\"a\"}]}",
+            b"{\"Resources\":[{\"manager\":[\"id\":\"m\"},\"id\":\"a\"}]}",
+            b"{\"Resources\":[{\"manager\":{\"id\":\"m\"\xff,\"id\":\"a\"}]}",
+            b"{\"Resources\":[{\"id\":\"a\"\xff\"x\":1}]}",
+            b"{\"Resources\":[{\"x\":\"a\xff,\"id\":\"b\"}]}",
+            // Perhaps more digits followed.
+            b"{\"Resources\":[{\"id\":17",
             b"",
         ] {
             assert_eq!(id(page), None, "{}", String::from_utf8_lossy(page));
