@@ -75,10 +75,7 @@ impl Core {
         }
         let effects = self.faults.meet(kind, &line, now);
         mishap::happen(&effects, &mut self.directory, now, &mut self.chance);
-        let ends = |effect: &Effect| matches!(effect, Effect::TokenEnds | Effect::Cloned { .. });
-        if effects.iter().any(ends) {
-            self.door.forget_access();
-        }
+        self.disturb_the_door(&effects, now);
         let mut reply = instead::instead(&effects, kind, &self.door, now)
             .unwrap_or_else(|| self.respond(&target, incoming, &effects, now));
         self.number += 1;
@@ -92,8 +89,24 @@ impl Core {
             kind,
             line: format!("{} {line}", incoming.method),
             status: reply.status.as_u16(),
+            has_cookie: incoming.headers.contains_key(http::header::COOKIE),
         });
         reply
+    }
+
+    /// Lets what happens to tokens and to the account happen.
+    fn disturb_the_door(&mut self, effects: &[Effect], now: Timestamp) {
+        for effect in effects {
+            match effect {
+                Effect::TokenEnds | Effect::Cloned { .. } => self.door.forget_access(),
+                Effect::TokenShared { seconds } => {
+                    let left = std::time::Duration::from_secs(*seconds);
+                    self.door.share_access(left, now, &mut self.ids);
+                }
+                Effect::AccountLocked => self.door.lock(now),
+                _ => {}
+            }
+        }
     }
 
     /// Lets everything happen that was due by now.

@@ -167,6 +167,19 @@ impl Door {
         self.access = None;
     }
 
+    /// Somebody else got the access token before: no more than so much of its life is left.
+    pub(super) fn share_access(&mut self, left: Duration, now: Timestamp, rng: &mut fastrand::Rng) {
+        self.living(now, rng);
+        if let Some(token) = &mut self.access {
+            token.expires_at = token.expires_at.min(now + left);
+        }
+    }
+
+    /// Locks the account, as five bad passwords do.
+    pub(super) fn lock(&mut self, now: Timestamp) {
+        self.locked_until = Some(now + LOCK);
+    }
+
     /// Lets a request in by its `Authorization` header.
     ///
     /// # Errors

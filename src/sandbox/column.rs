@@ -4,7 +4,10 @@
 use super::table::Table;
 
 /// A text column of a user. `active` and the stamps are fields of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Column {
     /// `sys_user.user_name`.
     UserName,

@@ -192,7 +192,7 @@ impl Directory {
 
     /// The keys of the users that can be recovered.
     #[must_use]
-    pub(super) fn deleted(&self) -> Vec<&str> {
+    pub fn deleted(&self) -> Vec<&str> {
         self.bin.keys().map(AsRef::as_ref).collect()
     }
 

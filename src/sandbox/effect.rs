@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::route::RequestKind;
+use super::column::Column;
 
 /// One kind of misbehaviour. In a script its name is the value of `kind`, its members stand beside
 /// it.
@@ -94,6 +94,11 @@ pub enum Effect {
     },
     /// The compressed body ends early (Q56).
     GzipCut,
+    /// A small compressed body that is a large one: blanks, and nothing else.
+    GzipBomb {
+        /// How large.
+        megabytes: u32,
+    },
     /// A header has another value; an empty one takes it away.
     Header {
         /// Which.
@@ -143,6 +148,14 @@ pub enum Effect {
     EmptyPage,
     /// One row comes twice in a page (Q14).
     RepeatedRow,
+    /// One user comes twice in a page, the second time with another title (Q14). A full page has its last
+    /// row one page later then.
+    SameIdTwice {
+        /// Whose id.
+        id: String,
+        /// The other title.
+        title: String,
+    },
     /// One row is left out of a page, and counted.
     RowDropped,
     /// `Resources` is missing (Q11); the rows of the page with it.
@@ -172,10 +185,14 @@ pub enum Effect {
         /// Whom.
         ids: Vec<String>,
     },
-    /// Lists leave a share of the users out that asking by id still finds.
+    /// Lists leave users out that asking by id still finds.
     RowsUnlisted {
-        /// How many, from 0 to 1.
+        /// How many of all, from 0 to 1; always the same users.
+        #[serde(default)]
         share: f64,
+        /// And whom besides.
+        #[serde(default)]
+        ids: Vec<String>,
     },
     /// Asking by id gives the next user.
     AnotherUser,
@@ -250,8 +267,37 @@ pub enum Effect {
     },
     /// Before the answer, a department is renamed (Q32).
     DepartmentRenamed,
+    /// Before the answer, users are deleted for good.
+    UsersDeleted {
+        /// Whom.
+        #[serde(default)]
+        ids: Vec<String>,
+        /// And how many of all, from 0 to 1; always the same users.
+        #[serde(default)]
+        share: f64,
+    },
     /// Before the answer, all who were deleted are recovered (Q23).
     Undeleted,
+    /// Before the answer, somebody is created under an id that was set by hand (Q31), unless it is taken.
+    OddId {
+        /// Any text.
+        id: String,
+    },
+    /// Before the answer, two users get one user name, but for case, and two others one address (Q26,
+    /// Q27).
+    Twins,
+    /// Before the answer, managers get tangled: one is his own, two are each other's, one is nobody's id,
+    /// and one has left (Q30).
+    ManagersTangled,
+    /// Before the answer, a column of users is set, as a person does in a form.
+    Edited {
+        /// Whose.
+        ids: Vec<String>,
+        /// Which, such as `title` or `department`; of a reference it is the id.
+        column: Column,
+        /// To what; an empty text clears it.
+        value: String,
+    },
     /// Before the answer, the users are set back to what they were (Q18).
     RolledBack {
         /// How long ago.
@@ -265,6 +311,14 @@ pub enum Effect {
     },
     /// Before the answer, the living access token dies (Q50).
     TokenEnds,
+    /// The access token is somebody else's, too, who got it a while ago: little of its life is left (Q49,
+    /// Q50).
+    TokenShared {
+        /// So much.
+        seconds: u64,
+    },
+    /// Before the answer, the account locks: somebody typed five bad passwords (Q51).
+    AccountLocked,
 }
 
 /// How one resource is spoiled.
@@ -305,13 +359,6 @@ pub enum StampForm {
     Future,
 }
 
-const EVERYTHING: &[RequestKind] = &RequestKind::ALL;
-const SCIM: &[RequestKind] = &[RequestKind::List, RequestKind::Get, RequestKind::Write];
-const READS: &[RequestKind] = &[RequestKind::List, RequestKind::Get];
-const GETS: &[RequestKind] = &[RequestKind::Get];
-const LISTS: &[RequestKind] = &[RequestKind::List];
-const TOKENS: &[RequestKind] = &[RequestKind::Token];
-
 impl Effect {
     /// The name that a script gives it.
     #[must_use]
@@ -320,84 +367,6 @@ impl Effect {
             .ok()
             .and_then(|value| Some(value.get("kind")?.as_str()?.to_owned()))
             .unwrap_or_default()
-    }
-
-    /// The requests in which it shows itself, unless a fault says otherwise.
-    #[must_use]
-    pub fn scope(&self) -> &'static [RequestKind] {
-        match self {
-            Self::Reset
-            | Self::Cut { .. }
-            | Self::Stall { .. }
-            | Self::Drip { .. }
-            | Self::Slow { .. }
-            | Self::GzipCut
-            | Self::Header { .. }
-            | Self::HtmlPage
-            | Self::EdgeError { .. }
-            | Self::Redirect { .. } => EVERYTHING,
-            Self::Dropped
-            | Self::RateLimited { .. }
-            | Self::SemaphoreFull
-            | Self::Unauthorized
-            | Self::RoleMissing
-            | Self::ScopeMissing
-            | Self::PluginInactive { .. }
-            | Self::Cancelled
-            | Self::ErrorInstead
-            | Self::TokenEnds => SCIM,
-            Self::LoginRefused => TOKENS,
-            Self::AnotherUser => GETS,
-            Self::OrderScrambled
-            | Self::TiesShuffled
-            | Self::SortIgnored
-            | Self::SortRefused
-            | Self::FilterIgnored { .. }
-            | Self::FilterRefused { .. }
-            | Self::FilterFindsNobody { .. }
-            | Self::FilterReversed { .. }
-            | Self::StartIndexIgnored
-            | Self::FirstPageAgain
-            | Self::ShortPage { .. }
-            | Self::EmptyPage
-            | Self::RepeatedRow
-            | Self::RowDropped
-            | Self::ResourcesMissing
-            | Self::EmptyWithoutResources
-            | Self::TotalOff { .. }
-            | Self::RowsUnlisted { .. }
-            | Self::BrokenJson { .. }
-            | Self::TrailingError => LISTS,
-            // Between two pages is where an edit hurts.
-            Self::RowInserted
-            | Self::RowDeleted
-            | Self::EverybodyInactive
-            | Self::StampsMoved { .. }
-            | Self::SilentChange { .. }
-            | Self::LateCommit { .. }
-            | Self::DepartmentRenamed
-            | Self::Undeleted
-            | Self::RolledBack { .. }
-            | Self::Cloned { .. } => LISTS,
-            Self::InactiveHidden
-            | Self::RowsHidden { .. }
-            | Self::RowsHiddenAfterCut { .. }
-            | Self::UsersHidden { .. }
-            | Self::NodeBehind { .. } => READS,
-            // A customised response is one to a write as well (section 2).
-            Self::PoisonedRow { .. }
-            | Self::AttributeHidden { .. }
-            | Self::EmptyForms
-            | Self::MembersShuffled
-            | Self::CoreSchemaFirst
-            | Self::PlainReferences
-            | Self::DisplayLabels
-            | Self::ActiveAsText
-            | Self::MemberMissing { .. }
-            | Self::MemberAdded { .. }
-            | Self::StampForm { .. }
-            | Self::LinksElsewhere { .. } => SCIM,
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use super::Sandbox;
 use super::message::{Delivery, Incoming};
 use crate::scim::client::{Answer, BoxFuture, Exchange, Request};
-use crate::scim::error::ExchangeError;
+use crate::scim::error::{Body, ExchangeError};
 
 /// Answers a client in process.
 #[derive(Clone)]
@@ -42,6 +42,14 @@ impl Exchange for InProcess {
                     return Err(ExchangeError::Broken(
                         "the sandbox cut the connection".into(),
                     ));
+                }
+                Delivery::GzipBomb(megabytes) => {
+                    tokio::time::sleep(reply.delay.min(self.timeout)).await;
+                    // No client has room for it, as the configuration cannot ask for so much.
+                    return Err(ExchangeError::TooLarge {
+                        limit_bytes: megabytes as usize * 1024 * 1024,
+                        start: Body(Bytes::from_static(b" ")),
+                    });
                 }
                 Delivery::Stalled(_) => None,
             };

@@ -98,6 +98,7 @@ pub(super) fn spoil(reply: &mut Reply, effects: &[Effect]) {
             Effect::Stall { share } => reply.delivery = Delivery::Stalled(part(length, *share)),
             Effect::Drip { ms } => reply.delivery = Delivery::Drip(Duration::from_millis(*ms)),
             Effect::GzipCut => reply.delivery = Delivery::GzipCut,
+            Effect::GzipBomb { megabytes } => reply.delivery = Delivery::GzipBomb(*megabytes),
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::column::Column;
 use super::directory::Directory;
 use super::effect::Effect;
 use super::error::Refusal;
@@ -10,7 +11,7 @@ use super::filter::Filter;
 use super::json;
 use super::query::{Found, ListRequest, Parameters, find, find_users, tie};
 use super::render::Renderer;
-use super::row::{Named, User};
+use super::row::{Named, User, Values};
 use super::shape::Shape;
 use super::sight::Sight;
 use super::table::{Record, Table};
@@ -56,11 +57,15 @@ impl Listing<'_> {
         let mut page = Page::cut(&found, &request, self.effects);
         page.rows.retain(|user| sight.shows(user));
         page.twist(self.effects, rng);
+        let doubles = self.doubles(&mut page, request.count);
         let renderer = Renderer {
             directory: self.directory,
             base: self.base,
             projection: &request.projection,
         };
+        for (place, double) in doubles.iter().rev() {
+            page.rows.insert(*place, double);
+        }
         Ok(page.write(|user, out| shape.user(&renderer, user, out)))
     }
 
@@ -126,6 +131,28 @@ impl Listing<'_> {
             }
         }
         Ok(finds_nobody)
+    }
+
+    /// The other selves of users that the page has, each with its place behind him. They need room.
+    fn doubles(&self, page: &mut Page<'_, User>, count: usize) -> Vec<(usize, Arc<User>)> {
+        let mut doubles = Vec::new();
+        for effect in self.effects {
+            if let Effect::SameIdTwice { id, title } = effect
+                && let Some(place) = page.rows.iter().position(|user| *user.sys_id == **id)
+            {
+                let mut double = User::clone(page.rows[place]);
+                double.set(&Values::new().with(Column::Title, title));
+                doubles.push((place + 1, Arc::new(double)));
+            }
+        }
+        if doubles.is_empty() {
+            return doubles;
+        }
+        page.rows
+            .truncate(count.saturating_sub(doubles.len()).max(1));
+        doubles.retain(|(place, _)| *place <= page.rows.len());
+        doubles.sort_by_key(|(place, _)| *place);
+        doubles
     }
 
     /// Puts rows whose order nobody promised into another one.
@@ -233,7 +260,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::testbed::Testbed;
-    use super::super::{Column, Values};
     use super::*;
 
     const BY_KEY: &str = "sortBy=id&sortOrder=ascending";

@@ -53,6 +53,8 @@ pub enum Delivery {
     Drip(Duration),
     /// The end of the compressed body is missing.
     GzipCut,
+    /// In place of the body come so many megabytes of blanks, compressed to next to nothing.
+    GzipBomb(u32),
 }
 
 impl Incoming {

@@ -63,6 +63,30 @@ pub(super) fn happen(
                     directory.rename(Table::Department, &one, &name, now);
                 }
             }
+            Effect::UsersDeleted { ids, share } => {
+                let also = among(directory, *share);
+                for id in ids
+                    .iter()
+                    .map(String::as_str)
+                    .chain(also.iter().map(|id| &**id))
+                {
+                    directory.delete(id, now);
+                }
+            }
+            Effect::OddId { id } if directory.user(id).is_none() => {
+                let mut user = User::new(id, now);
+                let name = format!("odd.{}", rng.u32(..));
+                user.set(&Values::new().with(Column::UserName, name));
+                directory.insert(user, now);
+            }
+            Effect::Twins => make_twins(directory, now),
+            Effect::ManagersTangled => tangle(directory, now),
+            Effect::Edited { ids, column, value } => {
+                let values = Values::new().with(*column, value);
+                for id in ids {
+                    directory.update(id, &values, Stamp::Ruled, now);
+                }
+            }
             Effect::Undeleted => {
                 let ids: Vec<String> = directory.deleted().into_iter().map(str::to_owned).collect();
                 for id in ids {
@@ -78,6 +102,45 @@ pub(super) fn happen(
                 *directory = Directory::new(other.users, other.names);
             }
             _ => {}
+        }
+    }
+}
+
+/// The first four active users, in the order of their keys: two of one name, two of one address.
+fn make_twins(directory: &mut Directory, now: Timestamp) {
+    let users = directory.users().iter().filter(|user| user.active);
+    let four: Vec<_> = users.take(4).cloned().collect();
+    if let [one, other, first, second] = &four[..] {
+        let name = one.get(Column::UserName).to_uppercase();
+        let address = first.get(Column::Email);
+        for (user, column, text) in [
+            (other, Column::UserName, name.as_str()),
+            (second, Column::Email, address),
+        ] {
+            let values = Values::new().with(column, text);
+            directory.update(&user.sys_id, &values, Stamp::Ruled, now);
+        }
+    }
+}
+
+/// Of the last five active users, in the order of their keys: one is his own manager, two are each
+/// other's, one's is nobody, and one's has left.
+fn tangle(directory: &mut Directory, now: Timestamp) {
+    let left = directory.users().iter().find(|user| !user.active);
+    let left = left.map(|user| user.sys_id.to_string());
+    let users = directory.users().iter().rev().filter(|user| user.active);
+    let ids: Vec<String> = users.take(5).map(|user| user.sys_id.to_string()).collect();
+    if let [own, one, other, dangling, bereft] = &ids[..] {
+        let nobody = "0".repeat(32);
+        for (user, manager) in [
+            (own, own),
+            (one, other),
+            (other, one),
+            (dangling, &nobody),
+            (bereft, left.as_ref().unwrap_or(&nobody)),
+        ] {
+            let values = Values::new().with(Column::Manager, manager);
+            directory.update(user, &values, Stamp::Ruled, now);
         }
     }
 }

@@ -33,6 +33,7 @@ mod resource;
 mod route;
 mod row;
 mod schemas;
+mod scope;
 mod script;
 mod serve;
 mod shape;

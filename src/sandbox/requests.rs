@@ -20,6 +20,9 @@ pub struct Logged {
     pub line: String,
     /// The status that it was answered with.
     pub status: u16,
+    /// Whether it brought a cookie: then it is one of a session that others may wait on (facts page,
+    /// section 12.3).
+    pub has_cookie: bool,
 }
 
 /// The requests that came.

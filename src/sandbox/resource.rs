@@ -108,11 +108,13 @@ impl Core {
         let projection = question.parameters.projection()?;
         let past = self.past(question);
         let users = past.as_deref().unwrap_or(self.directory.users());
-        let mut place = place(users, id).ok();
-        if question.effects.contains(&Effect::AnotherUser) {
-            place = place.map(|place| (place + 1) % users.len());
+        let mut place = place(users, id);
+        if question.effects.contains(&Effect::AnotherUser) && users.len() > 1 {
+            // Who is not there would stand where the next one does.
+            place = Ok(place.map_or_else(|next| next, |own| own + 1) % users.len());
         }
         let user = place
+            .ok()
             .map(|place| &users[place])
             .filter(|user| Sight::of(question.effects).finds(user))
             .cloned()

@@ -103,7 +103,10 @@ async fn answer(
 }
 
 fn send(reply: Reply, zips: bool, cancel: CancellationToken) -> Response {
-    let zipped = zips.then(|| gzip(&reply.body).ok()).flatten();
+    let zipped = match reply.delivery {
+        Delivery::GzipBomb(megabytes) if zips => bomb(megabytes).ok(),
+        _ => zips.then(|| gzip(&reply.body).ok()).flatten(),
+    };
     let whole = reply.body.len().max(1);
     let is_zipped = zipped.is_some() && !reply.body.is_empty();
     let mut body = match zipped {
@@ -118,7 +121,9 @@ fn send(reply: Reply, zips: bool, cancel: CancellationToken) -> Response {
         // A trailer of eight bytes tells whether all is there.
         Delivery::GzipCut if is_zipped => (None, body.len().saturating_sub(8)),
         Delivery::GzipCut => (Some(End::Break), body.len().saturating_sub(1)),
-        Delivery::Whole | Delivery::Drip(_) | Delivery::Reset => (None, body.len()),
+        Delivery::Whole | Delivery::Drip(_) | Delivery::Reset | Delivery::GzipBomb(_) => {
+            (None, body.len())
+        }
     };
     body.truncate(cut);
     let (piece, pause) = match reply.delivery {
@@ -151,6 +156,33 @@ fn gzip(body: &[u8]) -> io::Result<Bytes> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body)?;
     Ok(encoder.finish()?.into())
+}
+
+/// So many megabytes of blanks, as gzip: one compressed megabyte, again and again (RFC 1951 section 2.3,
+/// RFC 1952).
+fn bomb(megabytes: u32) -> io::Result<Bytes> {
+    const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    const LAST_BLOCK: [u8; 2] = [3, 0];
+    let blanks = vec![b' '; 1024 * 1024];
+    let mut one = Vec::with_capacity(64 * 1024);
+    // After a full flush nothing refers to what came before.
+    flate2::Compress::new(flate2::Compression::fast(), false).compress_vec(
+        &blanks,
+        &mut one,
+        flate2::FlushCompress::Full,
+    )?;
+    let mut one_sum = flate2::Crc::new();
+    one_sum.update(&blanks);
+    let mut sum = flate2::Crc::new();
+    let mut body = HEADER.to_vec();
+    for _ in 0..megabytes {
+        body.extend_from_slice(&one);
+        sum.combine(&one_sum);
+    }
+    body.extend_from_slice(&LAST_BLOCK);
+    body.extend_from_slice(&sum.sum().to_le_bytes());
+    body.extend_from_slice(&sum.amount().to_le_bytes());
+    Ok(body.into())
 }
 
 /// A body without a length, in pieces, that may stop before its end.
@@ -420,6 +452,7 @@ mod tests {
             Fault::new(Effect::Cut { share: 0.5 }).requests(2, 2),
             Fault::new(Effect::GzipCut).requests(3, 3),
             Fault::new(Effect::Stall { share: 0.5 }).requests(4, 4),
+            Fault::new(Effect::GzipBomb { megabytes: 3 }).requests(6, 6),
         ]);
         let reset = running.get(&client, page).send().await.unwrap_err();
         assert!(!reset.is_timeout() && !reset.is_status(), "{reset:?}");
@@ -433,6 +466,9 @@ mod tests {
         assert!(stalled.bytes().await.unwrap_err().is_timeout());
         let whole = running.get(&client, page).send().await.unwrap();
         assert!(whole.bytes().await.is_ok());
+        let bomb = running.get(&client, page).send().await.unwrap();
+        let bomb = bomb.bytes().await.unwrap();
+        assert!(bomb.len() == 3 << 20 && bomb.iter().all(|byte| *byte == b' '));
         assert!(running.sandbox.fired().iter().all(|fault| fault.times == 1));
         running.stop().await;
     }

@@ -13,6 +13,7 @@ pub(super) struct Sight<'a> {
     shares: Vec<f64>,
     ids: BTreeSet<&'a str>,
     unlisted: Vec<f64>,
+    unlisted_ids: BTreeSet<&'a str>,
     after_cut: Vec<f64>,
 }
 
@@ -26,7 +27,10 @@ impl<'a> Sight<'a> {
                 Effect::InactiveHidden => sight.inactive = true,
                 Effect::RowsHidden { share } => sight.shares.push(*share),
                 Effect::RowsHiddenAfterCut { share } => sight.after_cut.push(*share),
-                Effect::RowsUnlisted { share } => sight.unlisted.push(*share),
+                Effect::RowsUnlisted { share, ids } => {
+                    sight.unlisted.push(*share);
+                    sight.unlisted_ids.extend(ids.iter().map(String::as_str));
+                }
                 Effect::UsersHidden { ids } => {
                     sight.ids.extend(ids.iter().map(String::as_str));
                 }
@@ -45,7 +49,9 @@ impl<'a> Sight<'a> {
     /// Whether a list counts this user.
     #[must_use]
     pub(super) fn lists(&self, user: &User) -> bool {
-        self.allows(user) && !within(&self.unlisted, user)
+        self.allows(user)
+            && !within(&self.unlisted, user)
+            && !self.unlisted_ids.contains(&*user.sys_id)
     }
 
     /// Whether a list shows this user once it has counted him.
@@ -116,7 +122,10 @@ mod tests {
         assert_eq!((total, &after), (100, &before));
         assert!(all.iter().all(|id| finds(id) == after.contains(id)));
 
-        bed.fault(Effect::RowsUnlisted { share: 0.3 });
+        bed.fault(Effect::RowsUnlisted {
+            share: 0.3,
+            ids: Vec::new(),
+        });
         let (total, unlisted) = listed(&bed);
         assert_eq!((total, &unlisted), (before.len() as u64, &before));
         assert!(all.iter().all(|id| finds(id)));
@@ -154,6 +163,6 @@ mod tests {
             let answered = bed.get(&format!("/Users/{}", ids[asked]));
             assert_eq!(answered.json["id"], ids[given]);
         }
-        assert_eq!(bed.get("/Users/nobody").status, 404);
+        assert_eq!(bed.get("/Users/zzz").json["id"], ids[0]);
     }
 }
