@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::handover;
 use super::output::Output;
 use super::outside;
+use super::words;
 use crate::config::{self, Settings};
 use crate::control::{Line, Request};
 use crate::daemon::link;
@@ -17,7 +18,8 @@ use crate::model::Foreign;
 /// Check the configuration, then ask each instance
 ///
 /// One authenticated look: does it answer, how many users does it show, what does it honour of filters and sorting, and
-/// does its clock agree with ours. Works before the daemon was ever started.
+/// does its clock agree with ours; and is anything of it held. Works before the daemon was ever started. Exits 1 if an
+/// instance does not answer, else 3 if something is held.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: musterd check acme")]
 pub(crate) struct Args {
@@ -44,7 +46,7 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
         }
         output.text(&format!(
             "configuration: {} in order\n",
-            super::words::count(settings.instances.len() as u64, "instance")
+            words::count(settings.instances.len() as u64, "instance")
         ))?;
         output.flush()?;
     }
@@ -90,6 +92,21 @@ fn check_mirror(path: &Path, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An open hold, and where to look at it.
+fn held(hold: &Value) -> String {
+    let guard = Foreign(hold["guard"].as_str().unwrap_or("-"));
+    let of = hold["attribute"]
+        .as_str()
+        .map_or_else(String::new, |attribute| {
+            format!(" of `{}`", Foreign(attribute))
+        });
+    let held = words::count(hold["held"].as_u64().unwrap_or_default(), "change");
+    format!(
+        "{guard}{of}, {held}: see `musterd holds show {}`",
+        hold["id"]
+    )
+}
+
 fn render(found: &Value) -> String {
     let text = |value: &Value| Foreign(value.as_str().unwrap_or("-")).to_string();
     let mut lines = format!("{} ({})\n", text(&found["instance"]), text(&found["url"]));
@@ -102,8 +119,9 @@ fn render(found: &Value) -> String {
     if let Some(skew) = found["clock_skew_seconds"].as_i64() {
         let says = match skew.abs() {
             0..=60 => "agrees with ours".to_owned(),
-            _ => format!(
-                "{skew} s ahead of ours: watermarks go by the instance's clock, schedules by ours"
+            seconds => format!(
+                "{seconds} s {} ours: watermarks go by the instance's clock, schedules by ours",
+                if skew > 0 { "ahead of" } else { "behind" }
             ),
         };
         line("clock", &says);
@@ -151,6 +169,12 @@ fn render(found: &Value) -> String {
     }
     if let Some(hint) = found["hint"].as_str() {
         line("what to do", hint);
+    }
+    for hold in found["holds"].as_array().into_iter().flatten() {
+        line("held", &held(hold));
+    }
+    if let Some(note) = found["note"].as_str() {
+        line("taken over", &Foreign(note).to_string());
     }
     lines
 }

@@ -201,6 +201,7 @@ fn start_daemon(
         in_force: Arc::new(move |settings| Ok(log.apply(&settings.log)?)),
         notifier: Notifier::new(None)?,
         watchdog_every: None,
+        look_every: daemon::LOOK_EVERY,
         socket: Some(config::socket_path(&settings.mirror.path, None)),
         // Nobody looks any more: that is no concern of the daemon's.
         progress: Arc::new(move |now| drop(progress.send_replace(Some(now)))),

@@ -149,14 +149,8 @@ fn hint_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<Cow<'a, s
     if let Some(failure) = cause.downcast_ref::<Failure>() {
         return failure.hint.as_deref().map(Cow::Borrowed);
     }
-    if let Some(mirror::Error::File { source, .. }) = cause.downcast_ref::<mirror::Error>()
-        && source.kind() == std::io::ErrorKind::PermissionDenied
-    {
-        return Some(Cow::Borrowed(
-            "the mirror belongs to another account: run this as that one, `sudo -u musterd musterd …`",
-        ));
-    }
-    None
+    let hint = cause.downcast_ref::<mirror::Error>()?.hint()?;
+    Some(Cow::Borrowed(hint))
 }
 
 #[cfg(test)]

@@ -142,7 +142,11 @@ async fn alone(
         Request::Check { instances } => {
             let links = link::prepare(&settings, &surroundings)?;
             let links = link::named(&links, &instances)?;
-            execute::check(&links, &surroundings.clock, &lines, &stop).await
+            let read = || match path.try_exists()? {
+                true => Ok(Some(Reader::open(path)?)),
+                false => Ok(None),
+            };
+            execute::check(&links, &read, &surroundings.clock, &lines, &stop).await
         }
         Request::Sync {
             instances,

@@ -19,6 +19,7 @@ mod record;
 mod relink;
 mod run;
 mod sandbox;
+mod sheet;
 mod status;
 mod sync;
 mod user;

@@ -48,6 +48,7 @@ pub(crate) async fn run(_args: Args, config: PathBuf) -> anyhow::Result<Exit> {
             env("WATCHDOG_PID").as_deref(),
             std::process::id(),
         ),
+        look_every: daemon::LOOK_EVERY,
         socket: Some(settings.socket.clone()),
         progress: Arc::new(|_progress| {}),
         stop: stop.clone(),

@@ -13,7 +13,7 @@ use super::reading::Reading;
 use super::words;
 use crate::clock::{Clock as _, SystemClock};
 use crate::mirror::read::Health;
-use crate::model::{Foreign, Obeyed};
+use crate::model::Foreign;
 
 /// Each instance: state, last success, users, holds, rejects
 ///
@@ -80,12 +80,7 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
             return remarks;
         }
         "failing" => say(true, failing(row, now)),
-        "source_changed" => say(
-            true,
-            "looks like another directory: incremental syncs wait until its hold is approved, and \
-             the mirror keeps what it had"
-                .to_owned(),
-        ),
+        "source_changed" => say(true, source_changed(row)),
         _ => {}
     }
     match row.last_success_age_seconds {
@@ -120,15 +115,28 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
             "no complete full sync yet: nobody who is missing is noticed".to_owned(),
         );
     }
+    if let Some(age) = row
+        .last_full_success_at
+        .as_deref()
+        .and_then(|at| seconds_since(at, now))
+        && age >= LONG_WITHOUT_COMPLETE_SYNC_SECS
+    {
+        say(
+            false,
+            format!(
+                "the last complete full sync was {} ago: who left since is not noticed",
+                words::span(age)
+            ),
+        );
+    }
     let probed = row.capabilities.clone().unwrap_or_default();
-    let lacks = |obeyed| matches!(obeyed, Obeyed::Ignored | Obeyed::Refused);
-    if lacks(probed.modified_filter) {
+    if probed.modified_filter.is_lacking() {
         say(
             false,
             "the instance does not filter by `meta.lastModified`: every sync is a full one"
                 .to_owned(),
         );
-    } else if lacks(probed.inactive_shown) {
+    } else if probed.inactive_shown.is_lacking() {
         say(
             false,
             "no inactive user was ever shown: if there are any, leavers are found by full syncs only"
@@ -136,6 +144,24 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
         );
     }
     remarks
+}
+
+/// Two of the default schedule's days and some hours.
+const LONG_WITHOUT_COMPLETE_SYNC_SECS: i64 = 54 * 3_600;
+
+fn source_changed(row: &Health) -> String {
+    match row.approved_hold_id {
+        None => {
+            "looks like another directory: incremental syncs wait until its hold is approved, and \
+                 the mirror keeps what it had"
+                .to_owned()
+        }
+        Some(hold_id) => format!(
+            "hold {hold_id} is approved: the next complete full sync takes the new directory over, \
+             `musterd sync {} --mode full` does so now",
+            Foreign(&row.instance)
+        ),
+    }
 }
 
 fn failing(row: &Health, now: Timestamp) -> String {
@@ -261,7 +287,7 @@ fn state_style(row: &Health) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Capabilities;
+    use crate::model::{Capabilities, Obeyed};
 
     fn healthy(instance: &str) -> Health {
         Health {
@@ -277,6 +303,7 @@ mod tests {
             users: 1_204,
             active: 1_180,
             open_holds: 0,
+            approved_hold_id: None,
             rejects: 0,
             baseline_at: Some("2026-02-01T00:00:00.000Z".to_owned()),
             last_full_success_at: Some("2026-03-01T02:30:00.000Z".to_owned()),
@@ -360,7 +387,13 @@ mod tests {
     fn what_is_not_believed_or_not_possible_is_said() {
         let changed = Health {
             state: "source_changed".to_owned(),
+            open_holds: 1,
             ..healthy("acme")
+        };
+        let approved = Health {
+            state: "source_changed".to_owned(),
+            approved_hold_id: Some(3),
+            ..healthy("approved")
         };
         let blind = Health {
             capabilities: Some(Capabilities {
@@ -369,13 +402,21 @@ mod tests {
             }),
             ..healthy("globex")
         };
-        insta::assert_snapshot!(show(&[changed, blind], Some(5)), @"
+        let partial = Health {
+            last_full_success_at: Some("2026-02-26T02:30:00.000Z".to_owned()),
+            ..healthy("partial")
+        };
+        insta::assert_snapshot!(show(&[changed, approved, blind, partial], Some(5)), @"
         INSTANCE  STATE           SUCCESS  USERS  ACTIVE  HOLDS  REJECTS
-        acme      source_changed  12s ago  1,204   1,180      0        0
+        acme      source_changed  12s ago  1,204   1,180      1        0
+        approved  source_changed  12s ago  1,204   1,180      0        0
         globex    healthy         12s ago  1,204   1,180      0        0
+        partial   healthy         12s ago  1,204   1,180      0        0
 
-        acme: looks like another directory: incremental syncs wait until its hold is approved, and the mirror keeps what it had; the last success is 12s old, more than `--max-age` allows
+        acme: looks like another directory: incremental syncs wait until its hold is approved, and the mirror keeps what it had; the last success is 12s old, more than `--max-age` allows; changes are kept back: 1 open hold, see `musterd holds`
+        approved: hold 3 is approved: the next complete full sync takes the new directory over, `musterd sync approved --mode full` does so now; the last success is 12s old, more than `--max-age` allows
         globex: the last success is 12s old, more than `--max-age` allows; no inactive user was ever shown: if there are any, leavers are found by full syncs only
+        partial: the last success is 12s old, more than `--max-age` allows; the last complete full sync was 3d ago: who left since is not noticed
         ");
     }
 

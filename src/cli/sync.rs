@@ -100,7 +100,7 @@ fn print(output: &mut Output, row: &Value, json: bool) -> anyhow::Result<()> {
 fn render(row: &Value) -> String {
     if let Some(plan) = row.get("plan") {
         let verdict = text(&plan["certificate"]["verdict"]);
-        return format!(
+        let sum = format!(
             "{}: {} {} sync would write {}, {}, {}{}; the crawl is {verdict}; nothing was written\n",
             text(&plan["instance"]),
             if plan["mode"] == "incremental" {
@@ -117,6 +117,7 @@ fn render(row: &Value) -> String {
                 held => format!(", and hold {}", words::count(held, "change")),
             },
         );
+        return sum + &would_hold(&plan["holds"]);
     }
     if row.get("note").is_some() {
         return format!("{}: {}\n", text(&row["instance"]), text(&row["note"]));
@@ -125,6 +126,25 @@ fn render(row: &Value) -> String {
         return planned(row);
     }
     finished(row)
+}
+
+/// The holds that a sync would open, and why, a line each.
+fn would_hold(holds: &Value) -> String {
+    let holds = holds.as_array().into_iter().flatten();
+    let line = |hold: &Value| {
+        let of = hold["attribute"]
+            .as_str()
+            .map_or_else(String::new, |attribute| {
+                format!(" of `{}`", Foreign(attribute))
+            });
+        format!(
+            "  would be held: {}{of}, {}: {}\n",
+            text(&hold["guard"]),
+            words::count(number(&hold["count"]), "change"),
+            text(&hold["limit_text"]),
+        )
+    };
+    holds.map(line).collect()
 }
 
 fn planned(row: &Value) -> String {

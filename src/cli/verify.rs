@@ -1,4 +1,4 @@
-//! `musterd verify`: folds the feed, compares it with the mirror, and checks the database.
+//! `musterd verify`: whether the mirror is what was written, and what its feed folds to.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +12,12 @@ use super::words;
 use crate::mirror::verify::Verified;
 use crate::model::Foreign;
 
-/// Prove that feed and mirror agree: folds the feed and compares it with the mirror
+/// Prove that every row is as it was written, and that the feed folds to the users
 ///
-/// Every attribute of every user is compared, the database file is checked, and the first difference is
-/// named (exit code 1). Runs beside the daemon; neither waits for the other.
+/// Every cell of every row and every attribute of every user is compared, the feed is counted, the
+/// database file is checked, and the first difference is named (exit code 1): by table, row and column,
+/// without a value of anybody. Runs beside the daemon; neither waits for the other. Two things no file
+/// can tell of itself: that it is the newest copy, and that nobody altered it who knows how to hide that.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: musterd verify --mirror /var/lib/musterd/mirror.db")]
 pub(crate) struct Args {
@@ -27,10 +29,10 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let reader = args.reading.open(config)?;
     // Drawn on stderr, and only on a terminal.
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(
-        "{spinner} {human_pos} users compared ({per_sec})",
+        "{spinner} {human_pos} rows compared ({per_sec})",
     )?);
     bar.enable_steady_tick(Duration::from_millis(100));
-    let verified = reader.verify(&mut |compared| bar.set_position(compared));
+    let verified = reader.verify(&mut |rows| bar.set_position(rows));
     bar.finish_and_clear();
     let verified = verified?;
 
@@ -43,18 +45,22 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     out.flush()?;
     match &verified.difference {
         None => Ok(Exit::Done),
-        Some(difference) => Err(Failure::new(format!(
-            "feed and mirror differ: {}",
-            Foreign(difference)
-        ))
-        .hint("stop the daemon and keep the file; restore a backup, or move the file away and let the daemon build a new one: readers then see another epoch")
-        .into()),
+        Some(difference) => {
+            let message = format!("the mirror is not sound: {}", Foreign(difference));
+            Err(Failure::new(message).hint(REMEDY).into())
+        }
     }
 }
 
+/// What keeps the readers of the feed safe: a new epoch, whichever way.
+const REMEDY: &str = "stop the daemon and keep the file. Moved away, the daemon builds a new one: its \
+    new epoch tells readers to read `users` again, but old records and who was gone are lost. A copy made \
+    with `VACUUM INTO` before the damage has them, but also the old epoch: put back, it gives out numbers \
+    again that readers know, so each of them must be told to read `users` again";
+
 fn render(verified: &Verified) -> String {
     format!(
-        "feed and mirror agree: {} folded from {}; the database is sound\n",
+        "feed and mirror agree: {} folded from {}; every row is as it was written; the database is sound\n",
         words::count(verified.users, "user"),
         words::count(verified.records, "record"),
     )

@@ -58,6 +58,21 @@ pub(crate) fn clip(text: &str, limit: usize) -> String {
     }
 }
 
+/// Breaks text between words into lines of at most `limit` characters; a longer word has a line of its own.
+pub(crate) fn wrap(text: &str, limit: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= limit => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Appends `text` in a column `width` wide, to the right for numbers, and in its style. What is too
 /// wide is not cut.
 pub(crate) fn cell(line: &mut String, text: &str, width: usize, right: bool, style: Style) {
@@ -118,6 +133,16 @@ mod tests {
         }
         assert_eq!(count(1, "user"), "1 user");
         assert_eq!(count(2_000, "user"), "2,000 users");
+    }
+
+    #[test]
+    fn wrapping_breaks_between_words_and_loses_none() {
+        assert_eq!(
+            wrap("a bc  def\nlonger g", 4),
+            ["a bc", "def", "longer", "g"]
+        );
+        assert_eq!(wrap("Zoë Ö", 5), ["Zoë Ö"]);
+        assert!(wrap("", 5).is_empty());
     }
 
     #[test]

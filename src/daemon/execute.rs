@@ -16,8 +16,8 @@ use crate::clock::SharedClock;
 use crate::config::{self, Settings};
 use crate::control::{Ended, Execute, Lines, Request};
 use crate::mirror::apply::{Planning, SyncRow};
-use crate::mirror::read::SourceChange;
-use crate::mirror::{Mirror, Reader};
+use crate::mirror::read::{HoldRow, SourceChange};
+use crate::mirror::{self, Mirror, Reader};
 use crate::model::{InstanceName, Mode, Outcome, Trigger};
 use crate::scim::check;
 use crate::scim::client::Priority;
@@ -58,7 +58,10 @@ impl Execute for Executor {
                 }
             }
             Request::Check { instances } => match self.fleet.named(&instances) {
-                Ok(links) => check(&links, &self.fleet.clock, &lines, &stop).await,
+                Ok(links) => {
+                    let read = || Ok(Some(self.fleet.mirror.reader()?));
+                    check(&links, &read, &self.fleet.clock, &lines, &stop).await
+                }
                 Err(error) => Err(error),
             },
             Request::Approve { hold_id, digest } => {
@@ -76,7 +79,15 @@ pub fn failed(error: &anyhow::Error) -> Ended {
     if error.is::<config::Error>() || error.is::<PinError>() {
         Ended::Misconfigured(format!("{error:#}"))
     } else {
-        Ended::Failed(format!("{error:#}"))
+        let mut reason = format!("{error:#}");
+        let of_the_mirror = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<mirror::Error>()?.hint()
+        };
+        if let Some(hint) = error.chain().find_map(of_the_mirror) {
+            reason.push_str("; ");
+            reason.push_str(hint);
+        }
+        Ended::Failed(reason)
     }
 }
 
@@ -174,11 +185,17 @@ impl Executor {
                 .await;
             return Ok(Ended::Done);
         }
-        if let SourceChange::Open(other) = reader.source_change(&link.name)? {
-            bail!(
+        match reader.source_change(&link.name)? {
+            SourceChange::None => {}
+            SourceChange::Open(other) => bail!(
                 "`{}` looks like another directory: hold {other} comes first, nothing was changed",
                 hold.instance
-            );
+            ),
+            SourceChange::Approved(_) => bail!(
+                "`{0}` is about to be taken over, which settles this hold too, nothing was changed: \
+                 `musterd sync {0} --mode full` does so now",
+                hold.instance
+            ),
         }
         drop(reader);
         let (row, answers) = self
@@ -215,11 +232,15 @@ fn nothing_done(instance: &InstanceName, change: SourceChange) -> serde_json::Va
         SourceChange::Open(hold_id) => format!(
             "looks like another directory, so incremental syncs wait: see `musterd holds show {hold_id}`"
         ),
-        SourceChange::Approved(_) | SourceChange::None => format!(
-            "a full sync comes first: `musterd sync {instance} --mode full` takes the new directory over"
-        ),
+        SourceChange::Approved(_) | SourceChange::None => full_sync_first(instance),
     };
     json!({ "instance": instance.as_str(), "note": note })
+}
+
+fn full_sync_first(instance: &InstanceName) -> String {
+    format!(
+        "a full sync comes first: `musterd sync {instance} --mode full` takes the new directory over"
+    )
 }
 
 /// Of two ends the one that a person must rather know of.
@@ -270,6 +291,15 @@ pub async fn dry_run(
                 cancel: stop.clone(),
                 progress: progress(lines),
             };
+            let reader = read()?;
+            let change = reader.source_change(&source.instance)?;
+            let known = reader.source(&source.instance, source.resource)?;
+            if change != SourceChange::None && sync::choose_mode(mode, &known) == Mode::Incremental
+            {
+                lines.row(nothing_done(&source.instance, change)).await;
+                ended = Ended::Attention;
+                continue;
+            }
             let order = Order {
                 mode,
                 trigger: Trigger::Request,
@@ -278,7 +308,7 @@ pub async fn dry_run(
             let each = move |planning: Planning<'_>| {
                 told.row_from_thread(planned(&instance, planning));
             };
-            let planned = sync::dry_run(read()?, &source, order, &context, each).await?;
+            let planned = sync::dry_run(reader, &source, order, &context, each).await?;
             let mut sum = serde_json::to_value(&planned)?;
             sum["instance"] = json!(source.instance.as_str());
             sum["resource"] = json!(source.resource.as_str());
@@ -291,34 +321,70 @@ pub async fn dry_run(
     Ok(ended)
 }
 
-/// Probes each instance and tells what was found.
+/// Probes each instance, and tells what was found and what is held of it. `read` is `None` while there is no
+/// mirror.
 ///
 /// # Errors
-/// When a probe ends unasked; what it finds wrong is a finding.
+/// When the mirror cannot be read, or a probe ends unasked; what it finds wrong is a finding.
 pub async fn check(
     links: &[Arc<Link>],
+    read: &(dyn Fn() -> anyhow::Result<Option<Reader>> + Sync),
     clock: &SharedClock,
     lines: &Lines,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let mut tasks = JoinSet::new();
     for link in links {
+        let standing = match read()? {
+            Some(reader) => Standing::of(&reader, &link.name)?,
+            None => Standing::default(),
+        };
         let (link, lines, stop) = (Arc::clone(link), lines.clone(), stop.clone());
         let clock = Arc::clone(clock);
         tasks.spawn(async move {
             let session = link.client.session(Priority::High, stop);
             let found = check::check(session, &link.settings.resources, &*clock).await;
-            lines.row(json!(found)).await;
-            found.error.is_none()
+            let mut row = json!(found);
+            row["holds"] = json!(standing.holds);
+            row["note"] = json!(standing.note);
+            lines.row(row).await;
+            match (found.error, standing.is_calm()) {
+                (Some(_), _) => Ended::Failed(String::new()),
+                (None, false) => Ended::Attention,
+                (None, true) => Ended::Done,
+            }
         });
     }
     let mut ended = Ended::Done;
-    while let Some(is_ok) = tasks.join_next().await {
-        if !is_ok? {
-            ended = Ended::Failed(String::new());
-        }
+    while let Some(one) = tasks.join_next().await {
+        ended = worse(ended, one?);
     }
     Ok(ended)
+}
+
+/// What of an instance waits for a person, or for what a person has approved.
+#[derive(Default)]
+struct Standing {
+    /// Its open holds.
+    holds: Vec<HoldRow>,
+    /// What comes next, where that is not an approval.
+    note: Option<String>,
+}
+
+impl Standing {
+    fn of(reader: &Reader, instance: &InstanceName) -> Result<Self, mirror::Error> {
+        let mut holds = reader.holds(false)?;
+        holds.retain(|hold| hold.instance == instance.as_str());
+        let note = match reader.source_change(instance)? {
+            SourceChange::Approved(_) => Some(full_sync_first(instance)),
+            SourceChange::Open(_) | SourceChange::None => None,
+        };
+        Ok(Self { holds, note })
+    }
+
+    fn is_calm(&self) -> bool {
+        self.holds.is_empty() && self.note.is_none()
+    }
 }
 
 fn progress(lines: &Lines) -> Progressing {
@@ -354,11 +420,11 @@ pub fn report(row: &SyncRow) -> serde_json::Value {
 }
 
 /// A planned record by the column names of `changes`, without what only the feed gives it. One that would
-/// be held has the path too.
+/// be held has the path and the guard too.
 fn planned(instance: &InstanceName, planning: Planning<'_>) -> serde_json::Value {
     let (record, held) = match planning {
         Planning::Write(record) => (record, None),
-        Planning::Hold(record, path) => (record, Some(path)),
+        Planning::Hold(held) => (held.record, Some(held)),
     };
     let raw = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
     json!({
@@ -370,6 +436,7 @@ fn planned(instance: &InstanceName, planning: Planning<'_>) -> serde_json::Value
         "changed": record.changed.as_deref().map(raw),
         "after": raw(&record.after.canonical),
         "proof": record.proof,
-        "held": held,
+        "held": held.map(|held| held.path),
+        "guard": held.map(|held| held.guard),
     })
 }

@@ -172,6 +172,7 @@ impl Fleet {
             let ended = sync::run(&self.mirror, source, order, context).await?;
             self.reporter.finished(&ended.row);
             self.reporter.held(&ended.row, &ended.opened);
+            self.reporter.unproved(&ended.row, ended.unproved);
             let follows = ended.follows;
             rows.push(ended.row);
             match follows {
@@ -183,17 +184,17 @@ impl Fleet {
         Ok(rows)
     }
 
-    /// Approves a hold of one path of each user, as a sync of its own.
+    /// Approves a hold of one path of each user, as a sync of its own, to its row of `syncs`.
     ///
     /// # Errors
-    /// Why nothing could be done.
+    /// When the mirror cannot be used.
     pub async fn approve(
         &self,
         link: &Link,
         hold: &HoldRow,
         cancel: &CancellationToken,
         progress: &Progressing,
-    ) -> anyhow::Result<(SyncRow, Vec<Answer>)> {
+    ) -> Result<(SyncRow, Vec<Answer>), mirror::Error> {
         let context = Context {
             clock: Arc::clone(&self.clock),
             cancel: cancel.clone(),
@@ -201,7 +202,7 @@ impl Fleet {
         };
         let source = link.source(ResourceType::User);
         let (row, answers) = sync::approve::approve(&self.mirror, &source, hold, &context).await?;
-        self.reporter.finished(&row);
+        self.reporter.approved(&row);
         self.tidy(cancel).await?;
         Ok((row, answers))
     }

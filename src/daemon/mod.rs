@@ -46,6 +46,9 @@ pub struct Outside {
     pub notifier: Notifier,
     /// How often its watchdog must hear from us; `None` without one.
     pub watchdog_every: Option<Duration>,
+    /// How often the write-ahead log is looked at and the status line told: [`LOOK_EVERY`], or seldom in a
+    /// simulation, where nobody reads the line.
+    pub look_every: Duration,
     /// Where the control socket lies; `None` without one.
     pub socket: Option<PathBuf>,
     /// Told of every sync's progress.
@@ -61,7 +64,7 @@ pub struct Outside {
 const DRAIN_AT_MOST: Duration = Duration::from_secs(10);
 
 /// How often the write-ahead log is looked at and the status line told.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+pub const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -103,7 +106,7 @@ async fn serve(
     );
     told(outside.notifier.ready());
 
-    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut look = tokio::time::interval(outside.look_every);
     look.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut hour = tokio::time::interval(Duration::from_hours(1));
     hour.set_missed_tick_behavior(MissedTickBehavior::Skip);

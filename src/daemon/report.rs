@@ -1,6 +1,6 @@
 //! What the log is told of syncs: one line for each, one when trouble starts, one when it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -19,6 +19,12 @@ pub struct Reporter {
 #[derive(Debug, Default)]
 struct Said {
     failing: BTreeMap<InstanceName, Episode>,
+    /// Whose clock is far from ours.
+    skewed: BTreeSet<InstanceName>,
+    /// Full syncs in a row that were not complete.
+    incomplete: BTreeMap<InstanceName, u64>,
+    /// Where people are missing of whom nobody can say that they are gone.
+    unproved: BTreeSet<InstanceName>,
     quiet: Quiet,
     wal_warned: bool,
 }
@@ -36,6 +42,9 @@ struct Quiet {
     requests: u64,
     bytes: u64,
 }
+
+/// A clock that is this far off is worth a line: no answer takes so long.
+const SKEW_WARN_SECS: i64 = 300;
 
 /// A write-ahead log above this is a reader that keeps a transaction open.
 const WAL_WARN_BYTES: u64 = 1 << 30;
@@ -70,11 +79,20 @@ impl Reporter {
             said.quiet.requests += row.cost.requests;
             said.quiet.bytes += row.cost.bytes;
         }
+        said.clock_read(row);
         match row.outcome {
-            Outcome::Succeeded => said.recovered(row),
+            Outcome::Succeeded => {
+                said.recovered(row);
+                said.completed(row);
+            }
             Outcome::Failed => said.failed(row),
             Outcome::Cancelled => {}
         }
+    }
+
+    /// An approval came to its end. It asked about a few users, which neither starts nor ends trouble.
+    pub fn approved(&self, row: &SyncRow) {
+        log_row(row, false);
     }
 
     /// A sync opened these holds.
@@ -90,6 +108,24 @@ impl Reporter {
                 limit_text = hold.limit_text,
                 "changes are held until somebody approves them: see `musterd holds show {}`",
                 hold.hold_id
+            );
+        }
+    }
+
+    /// A sync could not prove of so many that they are gone. Said once, until one can.
+    pub fn unproved(&self, row: &SyncRow, n_users: u64) {
+        if row.mode != Mode::Full || row.outcome != Outcome::Succeeded {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if n_users == 0 {
+            said.unproved.remove(&row.instance);
+        } else if said.unproved.insert(row.instance.clone()) {
+            warn!(
+                instance = %row.instance,
+                sync_id = row.id,
+                n_users,
+                "users were not shown, and it could not be proved that they are gone: they stay as they were"
             );
         }
     }
@@ -124,7 +160,40 @@ impl Reporter {
     }
 }
 
+/// One full sync that was not complete is nothing: somebody joined while it read. A second one in a row
+/// may be the first of many.
+const INCOMPLETE_IS_SAID_AT: u64 = 2;
+
 impl Said {
+    /// Until a full sync is complete, nobody who was deleted is found to be gone: somebody has to know.
+    fn completed(&mut self, row: &SyncRow) {
+        let Some(certificate) = row.certificate.as_ref().filter(|_| row.mode == Mode::Full) else {
+            return;
+        };
+        if certificate.as_complete().is_some() {
+            let n_syncs = self.incomplete.remove(&row.instance).unwrap_or_default();
+            if n_syncs >= INCOMPLETE_IS_SAID_AT {
+                info!(instance = %row.instance, n_syncs, "full syncs are complete again");
+            }
+            return;
+        }
+        let n_syncs = self.incomplete.entry(row.instance.clone()).or_default();
+        *n_syncs += 1;
+        if *n_syncs == INCOMPLETE_IS_SAID_AT {
+            let reasons: Vec<String> = certificate
+                .reasons
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            warn!(
+                instance = %row.instance,
+                sync_id = row.id,
+                reasons = reasons.join("; "),
+                "full syncs are not complete: until one is, nobody who was deleted is found to be gone"
+            );
+        }
+    }
+
     fn failed(&mut self, row: &SyncRow) {
         let episode = self.failing.entry(row.instance.clone()).or_insert_with(|| {
             warn!(
@@ -141,7 +210,32 @@ impl Said {
         episode.n_failures += 1;
     }
 
+    fn clock_read(&mut self, row: &SyncRow) {
+        let read = row
+            .certificate
+            .as_ref()
+            .filter(|certificate| !certificate.resumed);
+        let Some(date) = read.and_then(|certificate| certificate.first_date) else {
+            return;
+        };
+        let ahead = date.duration_since(row.started_at).as_secs();
+        // A slow first answer makes no skew, and neither does a sync that waited for its turn.
+        let within = row.started_at..=row.finished_at;
+        if within.contains(&date) || ahead.abs() < SKEW_WARN_SECS {
+            self.skewed.remove(&row.instance);
+        } else if self.skewed.insert(row.instance.clone()) {
+            warn!(
+                instance = %row.instance,
+                clock_skew_seconds = ahead,
+                "the instance's clock is far from ours: watermarks go by its clock, schedules by ours"
+            );
+        }
+    }
+
     fn recovered(&mut self, row: &SyncRow) {
+        if !row.shows_recovery() {
+            return;
+        }
         if let Some(episode) = self.failing.remove(&row.instance) {
             let failing_secs = row.finished_at.duration_since(episode.started_at).as_secs();
             warn!(

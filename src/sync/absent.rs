@@ -1,7 +1,7 @@
 //! Judges what a crawl did not see: whether this is still the same directory, whom the guard holds
 //! unasked, and who is asked for.
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::read::{Reading, blocking};
 use super::settle::put_row;
@@ -21,6 +21,8 @@ pub(super) struct Judgement {
     pub(super) treatment: Treatment,
     /// The hold of the guard `source_changed` that does not stand any more.
     pub(super) mends: Option<i64>,
+    /// Users who were not seen, and of whom it could not be proved that they are gone.
+    pub(super) unproved: u64,
 }
 
 impl From<Treatment> for Judgement {
@@ -28,6 +30,7 @@ impl From<Treatment> for Judgement {
         Self {
             treatment,
             mends: None,
+            unproved: 0,
         }
     }
 }
@@ -41,7 +44,7 @@ pub(super) async fn judge(
 ) -> Result<(Stage, Reader, Judgement), Error> {
     let watch = reading.watch();
     let (rests_on, is_full) = (certificate.clone(), reading.mode == Mode::Full);
-    let (mut stage, reader, (candidates, judgement)) = blocking(move || {
+    let (mut stage, reader, (candidates, mut judgement)) = blocking(move || {
         let change = reader.source_change(&watch.instance)?;
         let complete = rests_on
             .as_complete()
@@ -71,12 +74,13 @@ pub(super) async fn judge(
         Ok((stage, reader, (candidates, judgement)))
     })
     .await?;
-    let (stage, reader) = match judgement.treatment {
-        Treatment::Left | Treatment::Approved(_) => (stage, reader),
+    let (stage, reader, unproved) = match judgement.treatment {
+        Treatment::Left | Treatment::Approved(_) => (stage, reader, 0),
         Treatment::HeldWhole(_) => {
             stage.take_over();
             let unheld = candidates.into_iter().filter(|one| !one.held);
-            leave_unasked(stage, reader, unheld.collect()).await?
+            let (stage, reader) = leave_unasked(stage, reader, unheld.collect()).await?;
+            (stage, reader, 0)
         }
         Treatment::TakenOver(_) => {
             stage.take_over();
@@ -93,6 +97,7 @@ pub(super) async fn judge(
             guard(reading, stage, reader, unheld, certificate).await?
         }
     };
+    judgement.unproved = unproved;
     Ok((stage, reader, judgement))
 }
 
@@ -104,7 +109,7 @@ async fn guard(
     reader: Reader,
     candidates: Vec<Candidate>,
     certificate: &Certificate,
-) -> Result<(Stage, Reader), Error> {
+) -> Result<(Stage, Reader, u64), Error> {
     let active = candidates.iter().filter(|one| one.active).count() as u64;
     let watch = reading.watch();
     let (stage, reader, too_many) = blocking(move || {
@@ -114,7 +119,8 @@ async fn guard(
     })
     .await?;
     if too_many {
-        leave_unasked(stage, reader, only_active(candidates)).await
+        let (stage, reader) = leave_unasked(stage, reader, only_active(candidates)).await?;
+        Ok((stage, reader, 0))
     } else {
         ask(reading, stage, reader, candidates, certificate).await
     }
@@ -134,20 +140,21 @@ async fn leave_unasked(
         // Whoever touches them from here on has learnt better.
         let base_seq = stage.base_seq();
         for candidate in &candidates {
-            stage.put_absent(base_seq, &candidate.id)?;
+            stage.put_absent(&reader, base_seq, &candidate.id)?;
         }
         Ok((stage, reader))
     })
     .await
 }
 
+/// Asks for each of them. Tells of how many it could not be proved that they are gone.
 async fn ask(
     reading: &Reading,
     mut stage: Stage,
     mut reader: Reader,
     candidates: Vec<Candidate>,
     certificate: &Certificate,
-) -> Result<(Stage, Reader), Error> {
+) -> Result<(Stage, Reader, u64), Error> {
     let total = candidates.len() as u64;
     let inquiry = Inquiry {
         session: &reading.session,
@@ -157,7 +164,7 @@ async fn ask(
         clock: &*reading.context.clock,
     };
     let mut asked = 0;
-    let mut unresolved = 0;
+    let mut unproved = 0;
     let groups = candidates.chunk_by(|a, b| (a.shares, &a.group) == (b.shares, &b.group));
     // Batch by batch, so that the answers of no more are in memory.
     for alike in groups.flat_map(|group| group.chunks(BATCH)) {
@@ -172,10 +179,10 @@ async fn ask(
         };
         let findings = inquiry.ask(&group).await?;
         let unanswered = findings.iter().any(is_unanswered);
-        unresolved += findings
+        unproved += findings
             .iter()
             .filter(|one| matches!(one, Finding::Unresolved { .. }))
-            .count();
+            .count() as u64;
         (stage, reader) = record(reading, stage, reader, findings).await?;
         if unanswered {
             // Each further question would sit out all its retries, with a place among the full syncs taken.
@@ -188,14 +195,7 @@ async fn ask(
             break;
         }
     }
-    if unresolved > 0 {
-        warn!(
-            instance = %reading.source.instance,
-            n_users = unresolved,
-            "users were not shown, and it could not be proved that they are gone: they stay as they were"
-        );
-    }
-    Ok((stage, reader))
+    Ok((stage, reader, unproved))
 }
 
 /// Whether the instance gave no answer.
@@ -257,7 +257,7 @@ pub(super) async fn record(
                     id,
                     base_seq,
                     proof,
-                } => stage.put_gone(base_seq, &id, &proof)?,
+                } => stage.put_gone(&reader, base_seq, &id, &proof)?,
                 // Who answers is reconciled as seen.
                 Finding::Seen { row, base_seq } => {
                     put_row(&mut stage, &reader, resource, base_seq, &row)?;

@@ -24,12 +24,13 @@ pub(super) async fn apply(
         capabilities,
         treatment,
         mends,
+        unproved: _,
     } = read;
     let is_full = sync.reading.mode == Mode::Full;
     let mut finish = Finish {
         sync: row.clone(),
         watermark: watermark(&certificate),
-        restart_at: certificate.first_date.or(certificate.newest_modified_at),
+        restart_at: certificate.first_date,
         full_and_complete: is_full && certificate.as_complete().is_some(),
         capabilities,
     };

@@ -14,7 +14,7 @@ use super::{
 use crate::mirror::apply::{Batch, Finish, SyncRow, Treatment};
 use crate::mirror::read::{HeldUsers, HoldRow};
 use crate::mirror::stage::{Stage, StageKey};
-use crate::mirror::{Mirror, Reader};
+use crate::mirror::{self, Mirror, Reader};
 use crate::model::{Mode, Outcome, ResourceId, Shares, Trigger};
 use crate::scim::absence::{BATCH, Finding, Group, Inquiry};
 use crate::scim::client::Asked;
@@ -49,25 +49,24 @@ pub enum Fate {
     Failed,
 }
 
-/// Approves a hold of one path of each user. Returns the row of its sync, and what became of whom, in the
-/// order of ids.
+/// Approves a hold of one path of each user. Returns the row of its sync, whatever happens, and what became
+/// of whom, in the order of ids. Told to stop, it leaves held whom it has not released.
 ///
 /// # Errors
-/// Why nothing could be done, or when told to stop; what was applied before stays.
+/// When the mirror cannot be read, or cannot even record the end.
 pub async fn approve(
     mirror: &Mirror,
     source: &Source,
     hold: &HoldRow,
     context: &Context,
-) -> Result<(SyncRow, Vec<Answer>), Error> {
-    let started_at = context.clock.now();
-    let (instance, resource) = (source.instance.clone(), source.resource);
+) -> Result<(SyncRow, Vec<Answer>), mirror::Error> {
+    let (instance, resource, asked) = (source.instance.clone(), source.resource, hold.clone());
     let read = mirror.read(move |reader| {
         let before = reader.source(&instance, resource)?;
         let epoch = reader.feed()?.epoch;
-        Ok((reader, before, epoch))
+        Ok((before, epoch, reader.held_users(&asked, WITNESSES)?))
     });
-    let (reader, before, epoch) = read.await?;
+    let (before, epoch, held) = read.await?;
     let head = mirror.clone();
     let reading = Reading {
         source: source.clone(),
@@ -79,33 +78,35 @@ pub async fn approve(
         stage_path: None,
         epoch,
     };
-    let key = StageKey {
-        instance: source.instance.clone(),
-        resource: source.resource,
-        mode: Mode::Incremental,
-        fits: String::new(),
-    };
-    let held = hold.clone();
-    let (stage, reader, held) = blocking(move || {
-        let (stage, _none) = Stage::open(None, &key, &reader, started_at, RESUME_MAX_AGE)?;
-        let held = reader.held_users(&held, WITNESSES)?;
-        Ok((stage, reader, held))
-    })
-    .await?;
-    let (stage, reader, unasked) = ask_all(&reading, stage, reader, &held).await?;
+    let mut row = blank_row(&reading);
+    let mut unasked = Unasked::new();
+    if let Err(error) = release(mirror, &reading, hold.id, &held, &mut unasked, &mut row).await {
+        let why = error.chain();
+        unasked = held
+            .users
+            .iter()
+            .map(|(id, _)| (id.clone(), why.clone()))
+            .collect();
+        record_failure(mirror, &reading, &mut row, &error).await?;
+    }
+    let hold_id = hold.id;
+    let fates = mirror.read(move |reader| fates(&reader, hold_id, &held, &unasked));
+    Ok((row, fates.await?))
+}
 
-    let n_asked = (held.users.len() - unasked.len()) as u64;
-    let mut row = SyncRow {
-        id: mirror.write(|writer| writer.reserve_sync()).await?,
-        instance: source.instance.clone(),
-        resource: source.resource,
-        mode: Mode::Incremental,
+fn blank_row(reading: &Reading) -> SyncRow {
+    let started_at = reading.context.clock.now();
+    SyncRow {
+        id: 0,
+        instance: reading.source.instance.clone(),
+        resource: reading.source.resource,
+        mode: reading.mode,
         trigger: Trigger::Request,
         started_at,
         finished_at: started_at,
         outcome: Outcome::Succeeded,
         certificate: None,
-        seen: n_asked,
+        seen: 0,
         created: 0,
         updated: 0,
         deactivated: 0,
@@ -113,16 +114,69 @@ pub async fn approve(
         rejected: 0,
         cost: reading.session.tally.snapshot(),
         error: None,
+    }
+}
+
+/// Asks for everybody, then applies the answers.
+async fn release(
+    mirror: &Mirror,
+    reading: &Reading,
+    hold_id: i64,
+    held: &HeldUsers,
+    unasked: &mut Unasked,
+    row: &mut SyncRow,
+) -> Result<(), Error> {
+    let key = StageKey {
+        instance: reading.source.instance.clone(),
+        resource: reading.source.resource,
+        mode: reading.mode,
+        fits: String::new(),
     };
-    if n_asked == 0
+    let started_at = row.started_at;
+    let reader = mirror.read(Ok).await?;
+    let (stage, reader) = blocking(move || {
+        let (stage, _none) = Stage::open(None, &key, &reader, started_at, RESUME_MAX_AGE)?;
+        Ok((stage, reader))
+    })
+    .await?;
+    let (stage, reader) = ask_all(reading, stage, reader, held, unasked).await?;
+    row.seen = (held.users.len() - unasked.len()) as u64;
+    if row.seen == 0
         && let Some((_, why)) = unasked.first()
     {
         row.outcome = Outcome::Failed;
         row.error = Some(why.clone());
     }
-    let reader = apply(mirror, &reading, stage, reader, hold.id, &mut row).await?;
-    let fates = fates(&reader, hold.id, &held, &unasked)?;
-    Ok((row, fates))
+    row.id = mirror.write(|writer| writer.reserve_sync()).await?;
+    apply(mirror, reading, stage, reader, hold_id, row).await
+}
+
+/// A few users say nothing of the instance's health, so that this leaves its row and no more.
+async fn record_failure(
+    mirror: &Mirror,
+    reading: &Reading,
+    row: &mut SyncRow,
+    error: &Error,
+) -> Result<(), mirror::Error> {
+    row.finished_at = reading.context.clock.now();
+    row.cost = reading.session.tally.snapshot();
+    row.outcome = match error.is_cancelled() {
+        true => Outcome::Cancelled,
+        false => Outcome::Failed,
+    };
+    row.error = Some(error.chain());
+    let not_before = reading.source.client.not_before();
+    let mut record = row.clone();
+    row.id = mirror
+        .write(move |writer| {
+            if record.id == 0 {
+                record.id = writer.reserve_sync()?;
+            }
+            writer.break_off(&record, not_before)?;
+            Ok(record.id)
+        })
+        .await?;
+    Ok(())
 }
 
 /// Users who could not be asked for, and why.
@@ -133,10 +187,10 @@ async fn ask_all(
     mut stage: Stage,
     mut reader: Reader,
     held: &HeldUsers,
-) -> Result<(Stage, Reader, Unasked), Error> {
+    unasked: &mut Unasked,
+) -> Result<(Stage, Reader), Error> {
     let total = held.users.len() as u64;
     let resource = reading.source.resource;
-    let mut unasked = Unasked::new();
     let mut unseen = Vec::new();
     let mut failed: Option<String> = None;
     for ((id, is_unseen), done) in held.users.iter().zip(0..) {
@@ -203,7 +257,7 @@ async fn ask_all(
         }
         (stage, reader) = absent::record(reading, stage, reader, findings).await?;
     }
-    Ok((stage, reader, unasked))
+    Ok((stage, reader))
 }
 
 /// Applies the answers. What another sync changed since is left to the next approval.
@@ -214,7 +268,7 @@ async fn apply(
     mut reader: Reader,
     hold_id: i64,
     row: &mut SyncRow,
-) -> Result<Reader, Error> {
+) -> Result<(), Error> {
     let mut batch = Batch {
         watch: reading.watch(),
         treatment: Treatment::Approved(hold_id),
@@ -225,6 +279,9 @@ async fn apply(
     let mut after = None;
     let mut doubtful = Vec::new();
     loop {
+        if reading.context.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         row.finished_at = reading.context.clock.now();
         row.cost = reading.session.tally.snapshot();
         batch.watch.now = row.finished_at;
@@ -253,8 +310,8 @@ async fn apply(
         }
     }
     blocking(move || {
-        stage.remove()?;
-        Ok(reader)
+        drop(reader);
+        Ok(stage.remove()?)
     })
     .await
 }
@@ -264,7 +321,7 @@ fn fates(
     hold_id: i64,
     held: &HeldUsers,
     unasked: &Unasked,
-) -> Result<Vec<Answer>, Error> {
+) -> Result<Vec<Answer>, mirror::Error> {
     let unasked: BTreeMap<&ResourceId, &str> =
         unasked.iter().map(|(id, why)| (id, why.as_str())).collect();
     held.users

@@ -65,9 +65,12 @@ impl Error {
             text.push_str(&error.to_string());
             cause = error.source();
         }
-        if let Self::Scim(error) = self
-            && let Some(hint) = error.hint()
-        {
+        let hint = match self {
+            Self::Scim(error) => error.hint(),
+            Self::Mirror(error) => error.hint(),
+            _ => None,
+        };
+        if let Some(hint) = hint {
             text.push_str("; ");
             text.push_str(hint);
         }

@@ -9,6 +9,7 @@ mod error;
 mod read;
 mod settle;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::mirror::apply::{Opened, Planning, SyncRow};
+use crate::mirror::apply::{Held, Opened, Planning, SyncRow};
 use crate::mirror::{self, Mirror, Reader};
-use crate::model::{
-    Capabilities, Doubt, InstanceName, Kind, Mode, Obeyed, Outcome, ResourceType, Trigger,
-};
+use crate::model::{Capabilities, Doubt, InstanceName, Kind, Mode, Outcome, ResourceType, Trigger};
 use crate::reconcile::guard::Limits;
 use crate::scim::client::{Client, Priority, Session};
 
@@ -120,6 +119,8 @@ pub struct Ended {
     pub follows: Option<Mode>,
     /// The holds that it opened.
     pub opened: Vec<Opened>,
+    /// Users whom the instance did not show, and of whom it could not be proved that they are gone.
+    pub unproved: u64,
 }
 
 /// Runs one sync to its end, which is a row of `syncs` whatever happens.
@@ -185,6 +186,7 @@ pub async fn dry_run(
             updated: 0,
             deactivated: 0,
             held: 0,
+            holds: Vec::new(),
         };
         let mut each = |planning: Planning<'_>| {
             planned.count(planning);
@@ -212,12 +214,36 @@ pub struct Planned {
     pub deactivated: u64,
     /// Changes that would be kept back.
     pub held: u64,
+    /// The holds that would be opened with them.
+    pub holds: Vec<PlannedHold>,
+}
+
+/// A hold that a sync would open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedHold {
+    /// Which guard.
+    pub guard: &'static str,
+    /// The attribute of a blanking.
+    pub attribute: Option<String>,
+    /// Changes in it.
+    pub count: u64,
+    /// The limit that is exceeded, for people; of several, each of them.
+    #[serde(serialize_with = "joined")]
+    pub limit_text: BTreeSet<String>,
+}
+
+fn joined<S: serde::Serializer>(limits: &BTreeSet<String>, to: S) -> Result<S::Ok, S::Error> {
+    let limits: Vec<&str> = limits.iter().map(String::as_str).collect();
+    to.serialize_str(&limits.join(mirror::apply::BETWEEN_LIMITS))
 }
 
 impl Planned {
     fn count(&mut self, planning: Planning<'_>) {
         let count = match planning {
-            Planning::Hold(..) => &mut self.held,
+            Planning::Hold(held) => {
+                self.hold(held);
+                &mut self.held
+            }
             Planning::Write(record) => match record.kind {
                 Kind::Create => &mut self.created,
                 Kind::Update => &mut self.updated,
@@ -225,6 +251,27 @@ impl Planned {
             },
         };
         *count += 1;
+    }
+
+    /// Holds are in the order of guards and attributes, as a sync opens them.
+    fn hold(&mut self, held: Held<'_>) {
+        let group = (held.guard, held.attribute);
+        let of = |hold: &PlannedHold| (hold.guard, hold.attribute.as_deref()).cmp(&group);
+        let place = self.holds.binary_search_by(of).unwrap_or_else(|place| {
+            let hold = PlannedHold {
+                guard: held.guard,
+                attribute: held.attribute.map(str::to_owned),
+                count: 0,
+                limit_text: BTreeSet::new(),
+            };
+            self.holds.insert(place, hold);
+            place
+        });
+        let hold = &mut self.holds[place];
+        hold.count += 1;
+        if !hold.limit_text.contains(held.limit_text) {
+            hold.limit_text.insert(held.limit_text.to_owned());
+        }
     }
 }
 
@@ -279,10 +326,11 @@ impl<'a> Attempt<'a> {
         let mut row = self.blank_row();
         let mut learned = None;
         match self.recipe(&mut row, &mut learned).await {
-            Ok(opened) => Ok(Ended {
+            Ok((opened, unproved)) => Ok(Ended {
                 row,
                 follows: None,
                 opened,
+                unproved,
             }),
             Err(error) => {
                 let follows = self.follows(&error);
@@ -291,6 +339,7 @@ impl<'a> Attempt<'a> {
                     row,
                     follows,
                     opened: Vec::new(),
+                    unproved: 0,
                 })
             }
         }
@@ -301,7 +350,7 @@ impl<'a> Attempt<'a> {
         &self,
         row: &mut SyncRow,
         learned: &mut Option<Capabilities>,
-    ) -> Result<Vec<Opened>, Error> {
+    ) -> Result<(Vec<Opened>, u64), Error> {
         let reader = self.mirror.read(Ok).await?;
         let read = self.reading.read(reader).await?;
         row.certificate = Some(read.certificate.clone());
@@ -312,7 +361,8 @@ impl<'a> Attempt<'a> {
             *learned = read.capabilities;
             return Err(Error::Refused(Box::new(read.certificate)));
         }
-        apply::apply(self, read, row).await
+        let unproved = read.unproved;
+        Ok((apply::apply(self, read, row).await?, unproved))
     }
 
     fn blank_row(&self) -> SyncRow {
@@ -386,10 +436,7 @@ impl<'a> Attempt<'a> {
 pub fn choose_mode(asked: Option<Mode>, before: &mirror::read::SourceRow) -> Mode {
     let can_be_incremental = before.watermark.is_some()
         && before.capabilities.incrementals_missed_at.is_none()
-        && !matches!(
-            before.capabilities.modified_filter,
-            Obeyed::Ignored | Obeyed::Refused
-        );
+        && !before.capabilities.modified_filter.is_lacking();
     match asked {
         Some(Mode::Full) => Mode::Full,
         Some(Mode::Incremental) if can_be_incremental => Mode::Incremental,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::error::Error;
 use super::{Context, Phase, Progress, RESUME_MAX_AGE, Source, absent, settle};
@@ -53,6 +53,8 @@ pub struct Read {
     pub treatment: Treatment,
     /// The hold of the guard `source_changed` that this read shows not to stand any more.
     pub mends: Option<i64>,
+    /// Users who were not seen, and of whom it could not be proved that they are gone.
+    pub unproved: u64,
 }
 
 /// What all pages of a crawl together say of the instance.
@@ -115,6 +117,7 @@ impl Reading {
             capabilities,
             treatment,
             mends: judgement.mends,
+            unproved: judgement.unproved,
         })
     }
 
@@ -213,7 +216,37 @@ impl Reading {
             );
             known.incrementals_missed_at = Some(self.context.clock.now());
         }
+        self.tell_what_is_lacking(&known);
         (probed || known != self.before.capabilities).then_some(known)
+    }
+
+    /// Says once what the instance turned out not to honour, and that it does again.
+    fn tell_what_is_lacking(&self, known: &Capabilities) {
+        let before = &self.before.capabilities;
+        let instance = &self.source.instance;
+        match (
+            before.modified_filter.is_lacking(),
+            known.modified_filter.is_lacking(),
+        ) {
+            (false, true) => warn!(
+                %instance,
+                "the instance does not filter by `meta.lastModified`: every sync is a full one"
+            ),
+            (true, false) => info!(%instance, "the instance filters by `meta.lastModified` again"),
+            _ => {}
+        }
+        match (
+            before.inactive_shown.is_lacking(),
+            known.inactive_shown.is_lacking(),
+        ) {
+            // It may be that there is none.
+            (false, true) => info!(
+                %instance,
+                "no inactive user is shown: if there are any, leavers are found by full syncs only"
+            ),
+            (true, false) => info!(%instance, "inactive users are shown again"),
+            _ => {}
+        }
     }
 
     fn crawl_options(&self, capabilities: Capabilities) -> CrawlOptions {

@@ -79,7 +79,7 @@ pub(super) fn put_row(
     row: &Row,
 ) -> Result<(), crate::mirror::Error> {
     match reconcile::decode::decode(resource, row) {
-        Ok(arrived) => stage.put_asked(base_seq, arrived),
+        Ok(arrived) => stage.put_asked(reader, base_seq, arrived),
         Err(reject) => stage
             .put(reader, base_seq, Vec::new(), vec![reject])
             .map(|_report| ()),
