@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use musterd::clock::{Clock as _, SystemClock};
-use musterd::mirror::Mirror;
 use musterd::mirror::apply::{Batch, Finish, Planned, SyncRow, Treatment, Watch};
 use musterd::mirror::read::Pin;
 use musterd::mirror::stage::{Stage, StageKey};
+use musterd::mirror::{self, Mirror};
 use musterd::model::{
     InstanceName, Mode, Outcome, ResourceId, ResourceType, Row, TallySnapshot, Trigger,
 };
@@ -45,15 +45,7 @@ impl Filled {
             .build()
             .unwrap();
         let mirror = Mirror::open(&home.mirror_path(), "0f0e0d0c0b0a0908").unwrap();
-        let pin = Pin {
-            instance: acme(),
-            url: "https://acme.service-now.com".to_owned(),
-            scim_path: "/api/now/scim".to_owned(),
-            resources: vec![ResourceType::User],
-        };
-        runtime
-            .block_on(mirror.write(move |writer| writer.link(&[pin])))
-            .unwrap();
+        runtime.block_on(link(&mirror)).unwrap();
         let mut filled = Self {
             home,
             mirror,
@@ -79,59 +71,90 @@ impl Filled {
     /// A sync that reads these users and nobody else: a full one while there is no baseline, then
     /// incremental ones.
     pub(crate) fn apply(&mut self, users: &[Value]) {
-        let now = SystemClock.now();
         let mode = if self.has_baseline {
             Mode::Incremental
         } else {
             Mode::Full
         };
-        let key = StageKey {
-            instance: acme(),
-            resource: ResourceType::User,
-            mode,
-            fits: String::new(),
-        };
-        let reader = self.mirror.reader().unwrap();
-        let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO).unwrap();
-        let arrived = users
-            .iter()
-            .map(|user| {
-                let row = Row {
-                    id: ResourceId::new(user["id"].as_str().unwrap()),
-                    modified_at: None,
-                    raw: user.to_string().into(),
-                };
-                decode(ResourceType::User, &row).unwrap()
-            })
-            .collect();
-        stage
-            .put(&reader, self.mirror.head(), arrived, Vec::new())
-            .unwrap();
-        let source = reader.source(&acme(), ResourceType::User).unwrap();
-        let watch = Watch {
-            instance: acme(),
-            resource: ResourceType::User,
-            baseline_at: source.baseline_at,
-            limits: limits(),
-            now,
-        };
-        let planned = Planned::of(&stage, &reader, &watch).unwrap();
-        let seen = users.len() as u64;
-        let applied = self
-            .runtime
-            .block_on(self.mirror.write(move |writer| {
-                let sync_id = writer.reserve_sync()?;
-                let batch = Batch {
-                    watch,
-                    treatment: Treatment::Guarded(planned),
-                    mends: None,
-                    sync_id,
-                    limit: 10_000,
-                };
-                writer.apply(&mut stage, &batch, None, &finish(sync_id, mode, now, seen))
-            }))
-            .unwrap();
-        assert!(applied.finished, "{applied:?}");
+        let now = SystemClock.now();
+        let applying = apply(&self.mirror, users, mode, now, 10_000);
+        self.runtime.block_on(applying).unwrap();
+    }
+}
+
+/// Lets a mirror know the instance `acme`.
+pub(crate) async fn link(mirror: &Mirror) -> Result<(), mirror::Error> {
+    let pin = Pin {
+        instance: acme(),
+        url: "https://acme.service-now.com".to_owned(),
+        scim_path: "/api/now/scim".to_owned(),
+        resources: vec![ResourceType::User],
+    };
+    mirror.write(move |writer| writer.link(&[pin])).await
+}
+
+/// A sync of `acme` that reads these users and nobody else, in transactions of at most `limit` records.
+pub(crate) async fn apply(
+    mirror: &Mirror,
+    users: &[Value],
+    mode: Mode,
+    now: Timestamp,
+    limit: usize,
+) -> Result<(), mirror::Error> {
+    let key = StageKey {
+        instance: acme(),
+        resource: ResourceType::User,
+        mode,
+        fits: String::new(),
+    };
+    let reader = mirror.reader()?;
+    let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO)?;
+    let arrived = users
+        .iter()
+        .map(|user| {
+            let row = Row {
+                id: ResourceId::new(user["id"].as_str().unwrap()),
+                modified_at: None,
+                raw: user.to_string().into(),
+            };
+            decode(ResourceType::User, &row).unwrap()
+        })
+        .collect();
+    stage.put(&reader, mirror.head(), arrived, Vec::new())?;
+    let source = reader.source(&acme(), ResourceType::User)?;
+    let watch = Watch {
+        instance: acme(),
+        resource: ResourceType::User,
+        baseline_at: source.baseline_at,
+        limits: limits(),
+        now,
+    };
+    let planned = Planned::of(&stage, &reader, &watch)?;
+    let reserved = mirror.write(|writer| writer.reserve_sync());
+    let batch = Batch {
+        watch,
+        treatment: Treatment::Guarded(planned),
+        mends: None,
+        sync_id: reserved.await?,
+        limit,
+    };
+    let mut finish = finish(batch.sync_id, mode, now, users.len() as u64);
+    let mut after: Option<ResourceId> = None;
+    loop {
+        let (now_batch, now_finish) = (batch.clone(), finish.clone());
+        let written = mirror.write(move |writer| {
+            let applied = writer.apply(&mut stage, &now_batch, after.as_ref(), &now_finish)?;
+            Ok((stage, applied))
+        });
+        let (returned, applied) = written.await?;
+        if applied.finished {
+            return Ok(());
+        }
+        finish.sync.created += applied.created;
+        finish.sync.updated += applied.updated;
+        stage = returned;
+        after = applied.next_after;
+        assert!(after.is_some(), "nothing is doubtful here");
     }
 }
 

@@ -22,6 +22,9 @@ use tokio::time::Instant;
 /// No command of a test takes this long, however busy the machine is.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(120);
 
+/// The built binary.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_musterd");
+
 /// How an instance of a test is reached. Everything else of its configuration is the same for all:
 /// a rate that no test waits for, and retries that end soon.
 pub(crate) struct Instance<'a> {
@@ -37,7 +40,6 @@ pub(crate) struct Instance<'a> {
 
 /// The credentials of an instance. Secrets go into files of mode 0600.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "one door for the tests of every subject")]
 pub(crate) enum Auth<'a> {
     Bearer(&'a str),
     Basic {
@@ -58,8 +60,13 @@ pub(crate) struct Home {
 impl Home {
     /// A home with these instances configured.
     pub(crate) fn new(instances: &[Instance<'_>]) -> Self {
+        Self::new_in(&std::env::temp_dir(), instances)
+    }
+
+    /// A home below this folder.
+    pub(crate) fn new_in(folder: &Path, instances: &[Instance<'_>]) -> Self {
         let home = Self {
-            dir: tempfile::tempdir().expect("a folder for the test"),
+            dir: tempfile::tempdir_in(folder).expect("a folder for the test"),
         };
         home.configure(instances);
         home
@@ -133,17 +140,23 @@ impl Home {
         self.dir.path().join("mirror.db")
     }
 
-    /// Starts the built binary on this home's configuration, in an environment without surprises.
+    /// Starts the built binary on this home's configuration.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_musterd"));
+        let mut command = self.command(BINARY);
+        command.args(args);
+        Running::start(command)
+    }
+
+    /// A program in this home's folder, in an environment without surprises.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command
-            .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
             .env("MUSTERD_CONFIG", self.config_path())
             .current_dir(self.path());
-        Running::start(command)
+        command
     }
 
     /// Runs the built binary to its end.
@@ -200,6 +213,30 @@ impl Home {
             .pop()
             .expect("a sync is on record")
     }
+}
+
+/// Every file of a folder with its content, the mirror's log and index, its lock and stages among them.
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = folder.read_dir().expect("the folder can be read");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), std::fs::read(path).expect("the file is read")))
+        .collect()
+}
+
+/// No file of a folder was made, removed or written.
+#[track_caller]
+pub(crate) fn untouched(
+    before: &BTreeMap<PathBuf, Vec<u8>>,
+    after: &BTreeMap<PathBuf, Vec<u8>>,
+    place: &str,
+) {
+    let names = before.keys().chain(after.keys());
+    let written: Vec<&PathBuf> = names
+        .filter(|name| before.get(*name) != after.get(*name))
+        .collect();
+    assert!(written.is_empty(), "{place}: {written:?} changed");
 }
 
 /// A row by column name.
@@ -331,6 +368,21 @@ impl Running {
         }
     }
 
+    /// Lets it live for so long.
+    ///
+    /// # Panics
+    /// When it ends by itself.
+    pub(crate) fn live(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        loop {
+            match self.next_line(deadline) {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended by itself: {}", self.ran),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Asks it to stop, as a service manager does.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
@@ -339,6 +391,11 @@ impl Running {
     /// Asks it to stop, as a person at a terminal does.
     pub(crate) fn interrupt(&self) {
         self.signal("INT");
+    }
+
+    /// Ends it without a chance to put anything in order.
+    pub(crate) fn kill(&self) {
+        self.signal("KILL");
     }
 
     fn signal(&self, name: &str) {

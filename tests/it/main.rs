@@ -10,13 +10,21 @@
 
 mod filled;
 mod harness;
+mod ledger;
+mod world;
 
 mod cli;
 mod config;
 mod conformance;
+mod corruption;
+mod crash;
 mod daemon;
+mod dry_run;
+mod faults;
 mod floors;
+mod fuzz;
 mod odd_servers;
+mod operators;
 mod pins;
 mod readme;
 mod schema;

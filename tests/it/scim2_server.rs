@@ -14,7 +14,7 @@
 //!   `displayName` in it, which is read-only there.
 //! - A deleted user is a 404 as SCIM error.
 
-mod expected;
+pub(crate) mod expected;
 mod people;
 mod server;
 

@@ -7,10 +7,14 @@ use super::directory::{case_twin, number, sys_id};
 use super::scim::{Filter, Odd, WELL_BEHAVED};
 use super::server::{Answer, Request};
 use super::{Case, LEAVER, PAGE_SIZE};
+use crate::ledger;
 
 macro_rules! cases {
     ($($(#[$doc:meta])* $name:ident = $case:expr;)*) => {
-        $($(#[$doc])* #[test] fn $name() { $case.run(); })*
+        $($(#[$doc])* #[test] fn $name() {
+            $case.run();
+            ledger::enter_case("odd_server_cases", stringify!($name));
+        })*
     };
 }
 

@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 
+use musterd::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::directory::{Directory, sys_id};
 use super::scim::{Odd, WELL_BEHAVED};
+use super::server::Answer;
 use super::{GETS_TITLE, HIRED, N_USERS, World};
-use crate::harness::{Ran, text};
+use crate::harness::{Ran, Running, TIME_LIMIT, files, text, untouched};
 
 /// Five may go at once: held is what is above `at_least` and above a limit.
 const GUARD_AT_LEAST: usize = 5;
@@ -359,6 +361,124 @@ fn leavers_that_were_held_unasked_go_with_a_proof_once_approved() {
     world.home.verify();
 }
 
+/// Told to stop in the middle, by a person or by the service manager, an approval leaves its row; whom it
+/// could not ask stays held, and the next approval releases them.
+#[test]
+fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
+    for by_the_daemon in [false, true] {
+        let world = with_baseline();
+        let (id, digest) = world.hold_on_ten_inactive();
+        let daemon = by_the_daemon.then(|| world.daemon());
+        let seq = world.seq();
+        world.server.hold_back(|request| request.id.is_some());
+        let approve = ["holds", "approve", &id, "--digest", &digest, "--json"];
+        let approving = world.home.start(&approve);
+        world.server.wait_for_held_back(1);
+        match &daemon {
+            None => approving.interrupt(),
+            Some(daemon) => daemon.terminate(),
+        }
+        let ran = approving.finish(TIME_LIMIT);
+        let expected = if by_the_daemon { 1 } else { 130 };
+        assert_eq!(ran.code, Some(expected), "{ran}");
+        assert_eq!(
+            ran.stdout.matches(r#""result":"failed""#).count(),
+            10,
+            "each is told of: {ran}"
+        );
+        world.server.let_go();
+        if let Some(daemon) = daemon {
+            assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+        }
+        let approvals = world
+            .home
+            .list("SELECT outcome FROM syncs WHERE trigger = 'request' AND certificate IS NULL");
+        assert_eq!(approvals, ["cancelled"]);
+        assert_eq!(world.seq(), seq);
+        assert_eq!(world.home.one::<i64>("SELECT count(*) FROM users_held"), 10);
+        assert_eq!(
+            world.home.one::<String>("SELECT state FROM instances"),
+            "healthy"
+        );
+        let ran = world.home.run(&approve);
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert_eq!(world.deactivated(), sorted((0..10).map(sys_id)));
+        world.home.verify();
+    }
+}
+
+/// A client that goes away cancels nothing: the daemon goes on with what it was asked for.
+#[test]
+fn an_approval_outlives_the_client_that_asked_the_daemon_for_it() {
+    let world = with_baseline();
+    let (id, digest) = world.hold_on_ten_inactive();
+    let mut daemon = world.daemon();
+    world.server.hold_back(|request| request.id.is_some());
+    let client = world
+        .home
+        .start(&["holds", "approve", &id, "--digest", &digest]);
+    world.server.wait_for_held_back(1);
+    client.interrupt();
+    assert_eq!(client.finish(TIME_LIMIT).code, Some(130));
+    world.server.let_go();
+    daemon
+        .wait_for(TIME_LIMIT, |line| {
+            line.contains("sync finished") && line.contains(r#""deactivated":10"#)
+        })
+        .expect("the daemon runs");
+    assert_eq!(world.home.list("SELECT state FROM holds"), ["approved"]);
+    assert_eq!(world.deactivated(), sorted((0..10).map(sys_id)));
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+    world.home.verify();
+}
+
+/// Nobody could be asked: the approval failed, which is no trouble of the instance and no end of one.
+#[test]
+fn an_approval_that_gets_no_answer_releases_nobody_and_exits_1() {
+    let world = with_baseline();
+    let (id, digest) = world.hold_on_ten_inactive();
+    world.server.turn(Odd {
+        one: |answer, _| *answer = Answer::html(503, "down"),
+        ..WELL_BEHAVED
+    });
+    let ran = world
+        .home
+        .run(&["holds", "approve", &id, "--digest", &digest]);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(!ran.stderr.contains("started failing"), "{ran}");
+    assert_eq!(world.home.one::<i64>("SELECT count(*) FROM users_held"), 10);
+    assert_eq!(
+        text(&world.home.last_sync(), "outcome").as_deref(),
+        Some("failed")
+    );
+    assert_eq!(
+        world.home.one::<String>("SELECT state FROM instances"),
+        "healthy"
+    );
+    // One of them has an answer that says nothing: the others go, and it stays held.
+    world.server.turn(Odd {
+        one: |answer, request| {
+            if request.id.as_deref() == Some(&*sys_id(4)) {
+                *answer = Answer::scim_error(400, "invalid");
+            }
+        },
+        ..WELL_BEHAVED
+    });
+    let ran = world
+        .home
+        .run(&["holds", "approve", &id, "--digest", &digest]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    assert_eq!(
+        world.home.list("SELECT id FROM users_held"),
+        [sys_id(4)],
+        "{ran}"
+    );
+    assert_eq!(world.home.list("SELECT state FROM holds"), ["open"]);
+    assert_eq!(world.deactivated().len(), 9);
+    world.home.verify();
+}
+
 /// Six a day would be held; three, and three more within the window, are as many.
 #[test]
 fn a_slow_bleed_is_caught_over_the_window() {
@@ -403,21 +523,22 @@ fn a_dry_run_shows_what_would_be_held_and_writes_nothing() {
         }
         directory.join(HIRED);
     });
-    let tables = [
-        "syncs",
-        "users",
-        "changes",
-        "holds",
-        "hold_changes",
-        "fingerprints",
-    ];
-    let all = || tables.map(|table| world.home.rows(&format!("SELECT * FROM {table}")));
-    let before = all();
+    let before = files(world.home.path());
+    let ran = world.home.run(&["sync", "--mode", "full", "--dry-run"]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    untouched(&before, &files(world.home.path()), "text");
+    for told in [
+        "(held: active)",
+        "would write 1 create, 0 updates, 0 deactivates, and hold 60 changes",
+        "would be held: deactivations, 60 changes: 60 within 24h: more than 5 and more than 5 % of 60 users",
+    ] {
+        assert!(ran.stdout.contains(told), "{told}: {ran}");
+    }
     let ran = world
         .home
         .run(&["sync", "--mode", "full", "--dry-run", "--json"]);
     assert_eq!(ran.code, Some(3), "{ran}");
-    assert_eq!(all(), before);
+    untouched(&before, &files(world.home.path()), "JSON");
     let lines: Vec<Value> = ran
         .stdout
         .lines()
@@ -437,7 +558,7 @@ fn a_dry_run_shows_what_would_be_held_and_writes_nothing() {
         (&json!(0), &json!(1))
     );
 
-    // It is the same plan.
+    // It is the same plan, also where the sync does nothing at all (see `dry_run` for the rest).
     world.home.sync("full");
     let ids: BTreeSet<String> = held
         .iter()
@@ -446,6 +567,196 @@ fn a_dry_run_shows_what_would_be_held_and_writes_nothing() {
         .collect();
     let found = world.home.list("SELECT id FROM hold_changes");
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), ids);
+}
+
+/// A restore: the same people, as they were and with the stamps that they had. It is held by the share of older
+/// stamps; once approved, the watermark goes back, and what is edited from then on is found by incremental syncs.
+#[test]
+fn a_restored_instance_is_taken_over_with_its_older_stamps() {
+    let world = with_baseline();
+    let before = world.server.with(Directory::clone);
+    world.server.edit(|directory| {
+        for n in 0..30 {
+            directory.set(n, "title", json!("Principal"));
+        }
+    });
+    let ran = world.home.sync("incremental");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let (seq, watermark) = (world.seq(), world.watermark());
+
+    world.server.edit(|directory| *directory = before);
+    let ran = world.home.sync("full");
+    assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    let told = "0 of 60 (0 %) known users were not seen, 30 of 60 (50 %) seen have an older";
+    assert!(
+        world
+            .home
+            .one::<String>("SELECT limit_text FROM holds")
+            .contains(told)
+    );
+    assert_eq!(world.watermark(), watermark);
+    let (id, digest) = world.open_hold();
+    let shown = world.home.run(&["holds", "show", &id]);
+    assert!(
+        shown
+            .stdout
+            .contains("30  are other than the mirror has them"),
+        "{shown}"
+    );
+    let approve = ["holds", "approve", &id, "--digest", &digest];
+    assert_eq!(world.home.run(&approve).code, Some(0));
+    let again = world.home.run(&approve);
+    assert_eq!(again.code, Some(1), "once is enough: {again}");
+    let ran = world.home.sync("full");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    world.equals_the_directory(&ran);
+    assert_eq!(
+        world.home.list(&format!(
+            "SELECT kind || ' ' || reason || ' ' || count(*) FROM changes WHERE seq > {seq} GROUP BY 1"
+        )),
+        ["update source_changed 30"]
+    );
+    let certificate = text(&world.home.last_sync(), "certificate").expect("a certificate");
+    let certificate: Value = serde_json::from_str(&certificate).expect("JSON");
+    let start = certificate["first_date"].as_str().expect("a date");
+    assert_eq!(
+        world.watermark().as_deref(),
+        Some(start),
+        "the crawl's start"
+    );
+
+    let now = SystemClock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    world.server.edit(|directory| {
+        directory.set_unstamped(3, "title", json!("Restored"));
+        directory.set_unstamped(3, "meta", json!({ "lastModified": now }));
+    });
+    let ran = world.home.sync("incremental");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert_eq!(
+        text(&world.home.last_sync(), "mode").as_deref(),
+        Some("incremental")
+    );
+    assert_eq!(
+        world.home.one::<String>(&format!(
+            "SELECT title FROM users WHERE id = '{}'",
+            sys_id(3)
+        )),
+        "Restored"
+    );
+    world.home.verify();
+}
+
+/// A person who looks at an instance is told what is held of it, whoever does the work.
+#[test]
+fn check_names_what_is_held_and_exits_3() {
+    let world = with_baseline();
+    let ran = world.home.run(&["check"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    world.hold_on_ten_inactive();
+    let daemon = world.daemon();
+    let ran = world.home.run(&["check", "odd"]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+    let ran = world.home.run(&["check", "odd"]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    let told = "deactivations, 10 changes: see `musterd holds show 1`";
+    assert!(ran.stdout.contains(told), "{ran}");
+    assert_eq!(
+        world
+            .home
+            .list("SELECT state || ' ' || open_holds FROM mirror_health"),
+        ["healthy 1"]
+    );
+    let ran = world.home.run(&["check", "--json"]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    let found: Value = serde_json::from_str(&ran.stdout).expect("one line");
+    assert_eq!(
+        (
+            &found["holds"][0]["id"],
+            &found["holds"][0]["held"],
+            &found["total"]
+        ),
+        (&json!(1), &json!(10), &json!(60))
+    );
+    // Only the configuration is looked at, and that is in order.
+    let ran = world.home.run(&["check", "--offline"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    // A failure counts for more, and what is held is still named.
+    world.server.turn(Odd {
+        list: |answer, _| *answer = Answer::html(503, "down"),
+        ..WELL_BEHAVED
+    });
+    let ran = world.home.run(&["check"]);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(ran.stdout.contains(told), "{ran}");
+}
+
+/// Exit code 3 also when the daemon does the work, until nothing is held any more.
+#[test]
+fn a_sync_by_the_daemon_exits_3_while_something_is_held() {
+    let world = with_baseline();
+    world.hold_on_ten_inactive();
+    let daemon = world.daemon();
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let ran = world
+            .home
+            .run(&[&["sync", "--mode", "full"][..], dry_run].concat());
+        assert_eq!(ran.code, Some(3), "{dry_run:?}: {ran}");
+    }
+    world.server.edit(|directory| {
+        for n in 0..10 {
+            directory.set(n, "active", json!(true));
+        }
+    });
+    let ran = world.home.run(&["sync"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    daemon.terminate();
+    let ran = daemon.finish(TIME_LIMIT);
+    assert!(
+        !ran.stderr.contains("changes are held"),
+        "told when it opened, by whoever opened it, and not again: {ran}"
+    );
+    assert_eq!(world.home.list("SELECT state FROM holds"), ["resolved"]);
+    assert_eq!(
+        world
+            .home
+            .list("SELECT state || ' ' || open_holds FROM mirror_health"),
+        ["healthy 0"]
+    );
+}
+
+/// Of many users the first are shown, all of them where that is asked for.
+#[test]
+fn a_hold_of_many_is_cut_and_says_how_to_see_everybody() {
+    let world = with_baseline();
+    world.server.edit(|directory| {
+        for n in 0..N_USERS {
+            directory.set(n, "active", json!(false));
+        }
+    });
+    world.home.sync("full");
+    let n_people = |ran: &Ran| ran.stdout.matches("says `active: false`").count();
+    let cut = world.home.run(&["holds", "show", "1"]);
+    assert_eq!((cut.code, n_people(&cut)), (Some(0), 20), "{cut}");
+    assert!(
+        cut.stdout
+            .contains("and 40 more: `musterd holds show 1 --all` shows everybody"),
+        "{cut}"
+    );
+    assert!(cut.stdout.contains("60  are inactive"), "{cut}");
+    assert!(
+        cut.stdout.lines().all(|line| line.chars().count() <= 80),
+        "{cut}"
+    );
+    let all = world.home.run(&["holds", "show", "1", "--all"]);
+    assert_eq!((all.code, n_people(&all)), (Some(0), N_USERS), "{all}");
+    let json = world.home.run(&["holds", "show", "1", "--json"]);
+    assert_eq!(json.stdout.lines().count(), 1 + N_USERS, "{json}");
+    for line in json.stdout.lines().skip(1) {
+        let row: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(row["after"]["active"], json!(false));
+    }
 }
 
 /// A clone over the instance, on purpose: once approved, the next complete full sync takes it over, also
@@ -481,6 +792,32 @@ fn another_directory_is_taken_over_once_a_person_says_so() {
     assert_eq!(world.seq(), seq, "the next full sync applies it");
     let ran = world.home.sync("incremental");
     assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    // What comes next is said wherever a person looks, and nobody is asked for nothing.
+    let asked = world.server.asked().len();
+    let next = "musterd sync odd --mode full";
+    for args in [
+        &["sync", "--mode", "incremental", "--dry-run"][..],
+        &["status"],
+        &["holds", "show", &id],
+    ] {
+        let ran = world.home.run(args);
+        let expected = if args[0] == "holds" { 0 } else { 3 };
+        assert_eq!(ran.code, Some(expected), "{ran}");
+        assert!(ran.stdout.contains(next), "{args:?}: {ran}");
+    }
+    assert_eq!(world.server.asked().len(), asked);
+    let ran = world.home.run(&["check"]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    assert!(ran.stdout.contains(next), "{ran}");
+    // Only a complete crawl takes it over.
+    world.server.turn(Odd {
+        total: |honest, _| honest + 7,
+        ..WELL_BEHAVED
+    });
+    let ran = world.home.sync("full");
+    assert_eq!(world.verdict().as_deref(), Some("partial"), "{ran}");
+    assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    world.server.turn(WELL_BEHAVED);
 
     let ran = world.home.sync("full");
     assert_eq!(ran.code, Some(0), "{ran}");
@@ -543,6 +880,27 @@ impl World {
                 .collect::<BTreeSet<_>>(),
             ids
         );
+    }
+
+    /// Ten turn inactive at once. Returns the id and the digest of the hold.
+    fn hold_on_ten_inactive(&self) -> (String, String) {
+        self.server.edit(|directory| {
+            for n in 0..10 {
+                directory.set(n, "active", json!(false));
+            }
+        });
+        let ran = self.home.sync("incremental");
+        self.holds_exactly("deactivations", &(0..10).map(sys_id).collect(), &ran);
+        self.open_hold()
+    }
+
+    /// A daemon that has started.
+    fn daemon(&self) -> Running {
+        let mut daemon = self.home.start(&["run"]);
+        daemon
+            .wait_for(TIME_LIMIT, |line| line.contains(r#""message":"started""#))
+            .expect("it runs");
+        daemon
     }
 
     /// The id and the digest of the one open hold.

@@ -1,0 +1,222 @@
+//! The laws that the mirror must keep, whatever happens: read with a connection of its own after each
+//! commit, and only what is new.
+
+mod causes;
+mod end;
+mod feed;
+mod guards;
+mod order;
+mod rate;
+mod syncs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use musterd::mirror::Reader;
+use rusqlite::{Connection, OpenFlags};
+
+use super::plan::{Instance, Plan};
+use super::watch::Seen;
+
+/// A law that is broken, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) law: &'static str,
+    pub(super) what: String,
+}
+
+/// What a law says.
+pub(super) type Law<T = ()> = Result<T, Broken>;
+
+/// Breaks a law.
+pub(super) fn broken<T>(law: &'static str, what: impl Into<String>) -> Law<T> {
+    Err(Broken {
+        law,
+        what: what.into(),
+    })
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.law, self.what)
+    }
+}
+
+/// A change record, as a reader of the mirror sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) seq: i64,
+    pub(super) sync_id: i64,
+    pub(super) instance: String,
+    pub(super) id: String,
+    pub(super) kind: String,
+    pub(super) reason: String,
+    pub(super) changed: Option<String>,
+    pub(super) after: String,
+    pub(super) proof: Option<String>,
+    pub(super) hold_id: Option<i64>,
+    pub(super) observed_at: Timestamp,
+}
+
+/// A row of `syncs`.
+#[derive(Clone, Debug)]
+pub(super) struct Sync {
+    pub(super) id: i64,
+    pub(super) instance: String,
+    pub(super) mode: String,
+    pub(super) started_at: Timestamp,
+    pub(super) finished_at: Timestamp,
+    pub(super) outcome: String,
+    pub(super) certificate: serde_json::Value,
+    pub(super) counts: [i64; 4],
+    pub(super) error: Option<String>,
+}
+
+/// A hold, as far as it was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    pub(super) instance: String,
+    pub(super) sync_id: i64,
+    pub(super) guard: String,
+    pub(super) count: i64,
+    pub(super) digest: String,
+    pub(super) state: String,
+}
+
+/// The state of a user that the feed adds up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Folded {
+    pub(super) seq: i64,
+    pub(super) after: String,
+    pub(super) active: bool,
+    pub(super) is_gone: bool,
+}
+
+/// What was read of a mirror, and what it is held against.
+pub(super) struct Laws {
+    path: PathBuf,
+    conn: Option<Connection>,
+    version: i64,
+    instances: BTreeMap<String, Instance>,
+    epoch: Option<String>,
+    first_seq: i64,
+    /// All records that were ever read; the one of `seq` is at `seq - 1`.
+    pub(super) records: Vec<Record>,
+    folded: BTreeMap<(String, String), Folded>,
+    /// Records whose sync has no row yet.
+    waiting: BTreeSet<i64>,
+    pub(super) syncs: BTreeMap<i64, Sync>,
+    pub(super) holds: BTreeMap<i64, Hold>,
+    watermarks: BTreeMap<String, Timestamp>,
+    /// Who was ever held, by instance and id.
+    ever_held: BTreeSet<(String, String)>,
+    /// Since when at the earliest what the newest record of a user says was true.
+    known_true: BTreeMap<(String, String), Timestamp>,
+    /// Approved holds of the guard `source_changed` that have let a watermark go back.
+    spent: BTreeSet<i64>,
+}
+
+impl Laws {
+    pub(super) fn new(path: PathBuf, plan: &Plan) -> Self {
+        let instances = plan.instances.iter();
+        Self {
+            path,
+            conn: None,
+            version: 0,
+            instances: instances
+                .map(|instance| (instance.name.to_owned(), instance.clone()))
+                .collect(),
+            epoch: None,
+            first_seq: 1,
+            records: Vec::new(),
+            folded: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            syncs: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            spent: BTreeSet::new(),
+            ever_held: BTreeSet::new(),
+            known_true: BTreeMap::new(),
+        }
+    }
+
+    /// How many records are not in the feed any more.
+    pub(super) fn trimmed(&self) -> u64 {
+        u64::try_from(self.first_seq - 1).unwrap()
+    }
+
+    /// Whether anything was committed since the last look.
+    pub(super) fn is_due(&mut self) -> bool {
+        if self.conn.is_none() && !self.path.exists() {
+            return false;
+        }
+        let conn = self.conn.get_or_insert_with(|| {
+            Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+        });
+        let version: i64 = conn
+            .prepare_cached("PRAGMA data_version")
+            .unwrap()
+            .query_row([], |row| row.get(0))
+            .unwrap();
+        std::mem::replace(&mut self.version, version) != version
+    }
+
+    /// Holds what is new against the laws.
+    pub(super) fn check(&mut self, seen: &Seen, now: Timestamp) -> Law {
+        let conn = self.conn.take().expect("`is_due` opened it");
+        let result = self.check_with(&conn, seen, now);
+        self.conn = Some(conn);
+        result
+    }
+
+    fn check_with(&mut self, conn: &Connection, seen: &Seen, now: Timestamp) -> Law {
+        // One moment of the mirror for all of it.
+        let _snapshot = conn.unchecked_transaction().unwrap();
+        let new = self.read_feed(conn)?;
+        let ended = self.read_syncs(conn)?;
+        self.read_holds(conn)?;
+        self.watch_watermarks(conn, seen, now)?;
+        for record in new.clone() {
+            self.guarded(conn, record)?;
+        }
+        self.waiting.extend(new);
+        for id in ended {
+            self.caused(id, seen)?;
+            self.honest(conn, id, seen)?;
+            self.is_fresh(conn, &self.syncs[&id], seen)?;
+        }
+        Ok(())
+    }
+
+    /// A life has ended: all that was read is there still, all of it adds up, and what is left without the
+    /// row of its sync was written by one that died.
+    pub(super) fn check_whole(&mut self, seen: &Seen) -> Law {
+        let orphans = std::mem::take(&mut self.waiting);
+        self.caused_by_the_dead(orphans, seen)?;
+        if let Some(conn) = &self.conn {
+            self.reread(conn)?;
+        }
+        let reader = Reader::open(&self.path).unwrap();
+        match reader.verify(&mut |_| {}).unwrap().difference {
+            None => Ok(()),
+            Some(difference) => broken("`verify` finds no difference", difference),
+        }
+    }
+
+    /// Whether an instance waits for a person to say which directory it is.
+    fn is_held_whole(&self, instance: &str) -> bool {
+        self.holds.values().any(|hold| {
+            hold.instance == instance && hold.guard == "source_changed" && hold.state == "open"
+        })
+    }
+
+    fn record(&self, seq: i64) -> &Record {
+        &self.records[usize::try_from(seq - 1).unwrap()]
+    }
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}

@@ -1,0 +1,84 @@
+//! When all is calm again the mirror is the directory, attribute by attribute.
+
+use std::collections::BTreeSet;
+
+use musterd::sandbox::Sandbox;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::{Law, Laws, broken};
+
+impl Laws {
+    /// The mirror is the directory.
+    pub(in super::super) fn is_the_directory(&self, name: &str, sandbox: &Sandbox) -> Law {
+        const LAW: &str = "in the end the mirror is the directory";
+        let conn =
+            Connection::open_with_flags(&self.path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+                .unwrap();
+        let mut rows = conn
+            .prepare(
+                "SELECT id, attributes, active, gone_at FROM users WHERE instance = ?1 ORDER BY id",
+            )
+            .unwrap();
+        let rows = rows.query_map([name], |row| {
+            let (id, attributes): (String, String) = (row.get(0)?, row.get(1)?);
+            let (active, gone_at): (bool, Option<String>) = (row.get(2)?, row.get(3)?);
+            Ok((id, attributes, active, gone_at))
+        });
+        let mut missing: BTreeSet<String> = sandbox.ids().into_iter().collect();
+        for row in rows.unwrap() {
+            let (id, attributes, active, gone_at) = row.unwrap();
+            let shown = sandbox.user_json(&id);
+            let Some(shown) = shown else {
+                if active || gone_at.is_none() {
+                    return broken(LAW, format!("{name}: {id} is not there: {attributes}"));
+                }
+                continue;
+            };
+            missing.remove(&id);
+            let shown = plain(serde_json::from_str(&shown).unwrap());
+            let held = plain(serde_json::from_str(&attributes).unwrap());
+            if gone_at.is_some() || shown != held || held["active"] != active {
+                return broken(
+                    LAW,
+                    format!("{name}: {id} is {shown}, the mirror has {held}, gone {gone_at:?}"),
+                );
+            }
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(id) => broken(LAW, format!("{name}: {id} is not in the mirror")),
+        }
+    }
+}
+
+/// A resource as far as it is content: without `meta`, memberships and links, without what has no value,
+/// arrays in one order.
+fn plain(mut value: Value) -> Value {
+    if let Value::Object(members) = &mut value {
+        members.remove("meta");
+        members.remove("groups");
+    }
+    bare(value).unwrap_or_default()
+}
+
+fn bare(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::Array(elements) => {
+            let mut elements: Vec<Value> = elements.into_iter().filter_map(bare).collect();
+            elements.sort_by_key(Value::to_string);
+            (!elements.is_empty()).then_some(Value::Array(elements))
+        }
+        Value::Object(members) => {
+            let members: serde_json::Map<String, Value> = members
+                .into_iter()
+                .filter(|(name, _)| name != "$ref")
+                .filter_map(|(name, value)| Some((name, bare(value)?)))
+                .collect();
+            (!members.is_empty()).then_some(Value::Object(members))
+        }
+        other => Some(other),
+    }
+}

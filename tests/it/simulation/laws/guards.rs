@@ -1,0 +1,278 @@
+//! What exceeds a guard is held, by the exact set that a person then approves (promise P5, contract
+//! sections 4 and 7). The counts are made anew from the feed.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::Connection;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::feed::is_gone_by;
+use super::{Hold, Law, Laws, Record, broken};
+
+impl Laws {
+    /// Reads the holds, and looks whether each is what it says.
+    pub(super) fn read_holds(&mut self, conn: &Connection) -> Law {
+        let mut rows = conn
+            .prepare_cached(
+                "SELECT id, instance, sync_id, guard, count, digest, state FROM holds ORDER BY id",
+            )
+            .unwrap();
+        let rows: Vec<(i64, Hold)> = rows
+            .query_map([], |row| {
+                let hold = Hold {
+                    instance: row.get(1)?,
+                    sync_id: row.get(2)?,
+                    guard: row.get(3)?,
+                    count: row.get(4)?,
+                    digest: row.get(5)?,
+                    state: row.get(6)?,
+                };
+                Ok((row.get(0)?, hold))
+            })
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        for (id, hold) in rows {
+            match self.holds.get(&id) {
+                None => {
+                    is_exact(conn, id, &hold)?;
+                    self.ever_held.extend(held_of(conn, id, &hold.instance));
+                }
+                Some(known) => {
+                    let same = known.count == hold.count && known.digest == hold.digest;
+                    let forward = known.state == "open" || known.state == hold.state;
+                    if !same || !forward {
+                        return broken("a hold only closes", format!("{known:?}, now {hold:?}"));
+                    }
+                }
+            }
+            if hold.state == "open" {
+                keeps_the_old(conn, id, &hold)?;
+            }
+            self.holds.insert(id, hold);
+        }
+        Ok(())
+    }
+
+    /// A record that nobody approved is within the guards, and not of an instance that may be another.
+    pub(super) fn guarded(&self, conn: &Connection, seq: i64) -> Law {
+        let record = self.record(seq);
+        if record.hold_id.is_some() {
+            return self.was_approved(record);
+        }
+        let waits = self.holds.values().any(|hold| {
+            hold.guard == "source_changed"
+                && hold.state == "open"
+                && hold.instance == record.instance
+                && hold.sync_id < record.sync_id
+        });
+        if waits {
+            return broken("another directory writes nothing", format!("{record:?}"));
+        }
+        if record.kind == "deactivate" {
+            self.is_within(
+                conn,
+                record,
+                &|one| one.kind == "deactivate",
+                &|_, active| active,
+            )?;
+        }
+        for path in blanked(record) {
+            let blanks = |one: &Record| blanked(one).contains(&path);
+            self.is_within(conn, record, &blanks, &|_, _| true)?;
+        }
+        Ok(())
+    }
+
+    fn was_approved(&self, record: &Record) -> Law {
+        let hold = record.hold_id.and_then(|id| self.holds.get(&id));
+        let fits = hold.is_some_and(|hold| {
+            let is_taken_over = hold.guard == "source_changed";
+            hold.instance == record.instance && is_taken_over == (record.reason == "source_changed")
+        });
+        if fits {
+            return Ok(());
+        }
+        broken(
+            "what was held is released by its hold",
+            format!("{record:?}: {hold:?}"),
+        )
+    }
+
+    /// So many like this record are within the window as the guard lets through.
+    fn is_within(
+        &self,
+        conn: &Connection,
+        record: &Record,
+        alike: &dyn Fn(&Record) -> bool,
+        counts: &dyn Fn(&str, bool) -> bool,
+    ) -> Law {
+        let guard = self.instances[&record.instance].guard;
+        let began = record.observed_at - SignedDuration::from_hours(guard.window_hours.into());
+        let n = self
+            .records
+            .iter()
+            .rev()
+            .skip_while(|one| one.seq > record.seq)
+            .take_while(|one| one.observed_at > began)
+            .filter(|one| one.instance == record.instance && one.hold_id.is_none() && alike(one))
+            .count() as u64;
+        if n <= guard.at_least {
+            return Ok(());
+        }
+        let users = self.users_at(conn, &record.instance, began, counts);
+        if n > guard.count || n * 100 > guard.percent * users {
+            return broken(
+                "what exceeds a guard is held",
+                format!("{n} of {users} since {began}: {record:?}: {guard:?}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// How many users count, when a window began or at the baseline, whichever is later.
+    fn users_at(
+        &self,
+        conn: &Connection,
+        instance: &str,
+        began: Timestamp,
+        counts: &dyn Fn(&str, bool) -> bool,
+    ) -> u64 {
+        let baseline_at: Option<String> = conn
+            .query_row(
+                "SELECT baseline_at FROM sources WHERE instance = ?1",
+                [instance],
+                |row| row.get(0),
+            )
+            .unwrap();
+        let began = baseline_at.map_or(began, |at| began.max(super::time(&at)));
+        let mut users = std::collections::BTreeMap::new();
+        for record in &self.records {
+            if record.instance == instance
+                && (record.observed_at <= began || record.reason == "baseline")
+            {
+                let after: Value = serde_json::from_str(&record.after).unwrap();
+                let active = after["active"] == true;
+                users.insert(
+                    &record.id,
+                    !is_gone_by(record) && counts(&record.id, active),
+                );
+            }
+        }
+        users.values().filter(|counted| **counted).count() as u64
+    }
+}
+
+/// The attributes that a record empties; of a reference, its label's column.
+fn blanked(record: &Record) -> Vec<String> {
+    let Some(changed) = &record.changed else {
+        return Vec::new();
+    };
+    let changed: serde_json::Map<String, Value> = serde_json::from_str(changed).unwrap();
+    let turns_empty = |path: &str| {
+        changed
+            .get(path)
+            .is_some_and(|change| change["to"].is_null() && !change["from"].is_null())
+    };
+    let is_empty = |path: &str| {
+        changed
+            .get(path)
+            .is_none_or(|change| change["to"].is_null())
+    };
+    changed
+        .keys()
+        .filter(|path| {
+            let id = format!("{path}_id");
+            path.as_str() != "gone_at"
+                // The id's column stands for itself in nothing.
+                && !path.ends_with("_id")
+                && match changed.contains_key(&id) {
+                    true => is_empty(path) && is_empty(&id) && (turns_empty(path) || turns_empty(&id)),
+                    false => turns_empty(path),
+                }
+        })
+        .cloned()
+        .collect()
+}
+
+/// Who is in a hold.
+fn held_of(conn: &Connection, id: i64, instance: &str) -> Vec<(String, String)> {
+    let mut rows = conn
+        .prepare_cached("SELECT id FROM hold_changes WHERE hold_id = ?1")
+        .unwrap();
+    let ids = rows.query_map([id], |row| row.get::<_, String>(0)).unwrap();
+    ids.map(|id| (instance.to_owned(), id.unwrap())).collect()
+}
+
+/// A new hold has the count and the digest of its set.
+fn is_exact(conn: &Connection, id: i64, hold: &Hold) -> Law {
+    let mut rows = conn
+        .prepare_cached("SELECT resource, id, path FROM hold_changes WHERE hold_id = ?1")
+        .unwrap();
+    let mut lines: Vec<String> = rows
+        .query_map([id], |row| {
+            let [resource, id, path]: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
+            Ok(format!("{resource} {id} {path}\n"))
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    lines.sort();
+    let digest = Sha256::digest(lines.concat());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    if lines.len() as i64 == hold.count && digest == hold.digest && hold.count > 0 {
+        return Ok(());
+    }
+    broken("a hold names its exact set", format!("{lines:?}: {hold:?}"))
+}
+
+/// While a change is held the mirror has the old value.
+fn keeps_the_old(conn: &Connection, id: i64, hold: &Hold) -> Law {
+    if hold.guard == "source_changed" {
+        return Ok(());
+    }
+    let mut rows = conn
+        .prepare_cached(
+            "SELECT hold_changes.id, path, active, gone_at FROM hold_changes
+             LEFT JOIN users ON users.instance = ?2 AND users.id = hold_changes.id
+             WHERE hold_id = ?1 AND state = 'held'",
+        )
+        .unwrap();
+    let rows = rows.query_map((id, &hold.instance), |row| {
+        let (user, path): (String, String) = (row.get(0)?, row.get(1)?);
+        let (active, gone_at): (Option<bool>, Option<String>) = (row.get(2)?, row.get(3)?);
+        Ok((user, path, active, gone_at))
+    });
+    for row in rows.unwrap() {
+        let (user, path, active, gone_at) = row.unwrap();
+        let keeps = match hold.guard.as_str() {
+            "deactivations" => active == Some(true) && gone_at.is_none(),
+            _ => gone_at.is_none() && has_value(conn, &hold.instance, &user, &path),
+        };
+        if !keeps {
+            return broken(
+                "what is held keeps its old value",
+                format!("{user} {path}: {active:?} {gone_at:?}: {hold:?}"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user has a value in a column; for what is not one, nobody looks.
+fn has_value(conn: &Connection, instance: &str, id: &str, path: &str) -> bool {
+    let is_name = path.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let sql = format!(
+        "SELECT coalesce({path}, {path}_id) IS NOT NULL FROM users WHERE instance = ?1 AND id = ?2"
+    );
+    let plain = format!("SELECT {path} IS NOT NULL FROM users WHERE instance = ?1 AND id = ?2");
+    if !is_name {
+        return true;
+    }
+    let statement = conn.prepare(&sql).or_else(|_| conn.prepare(&plain));
+    statement.is_ok_and(|mut statement| {
+        statement
+            .query_row([instance, id], |row| row.get(0))
+            .unwrap_or(false)
+    }) || conn.prepare(&plain).is_err()
+}

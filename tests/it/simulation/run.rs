@@ -1,0 +1,462 @@
+//! Runs a plan: life after life of the daemon over one mirror, until all is calm again.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use musterd::clock::{Clock as _, SharedClock};
+use musterd::model::Mode;
+use musterd::sandbox::{self, RateRule, Sandbox};
+use musterd::sync::Phase;
+
+use super::clock::LifeClock;
+use super::edits::{self, Edit};
+use super::laws::{Broken, Laws};
+use super::person;
+use super::plan::{Death, Login, Moment, Plan, What};
+use super::settings;
+use super::sums::Sums;
+use super::watch::{Line, Watch};
+use crate::world::{START, World, runtime};
+
+/// What became of a seed.
+pub(super) struct Report {
+    pub(super) sums: Sums,
+    pub(super) broken: Option<Broken>,
+    /// What happened last.
+    pub(super) lines: Vec<String>,
+    /// All that happened, the feed, and the syncs, if that was asked for.
+    pub(super) trace: Vec<String>,
+}
+
+/// Runs a plan to its end.
+pub(super) fn run(plan: &Plan, traced: bool) -> Report {
+    let mut run = Run::new(plan, traced);
+    let ended = catch_unwind(AssertUnwindSafe(|| run.live_on()));
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("something");
+        run.watch.fail(Broken {
+            law: "nothing panics",
+            what: text.to_owned(),
+        });
+    }
+    run.report()
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    world: World,
+    clock: Arc<LifeClock>,
+    watch: Arc<Watch>,
+    next: usize,
+    sums: Sums,
+}
+
+/// How a life ended.
+enum End {
+    Over,
+    Stopped(Duration),
+    Died(Death),
+}
+
+/// How long after a fault what it did may last, beside the period of full syncs: credentials that were
+/// refused are let be for half an hour, and an instance that asks for it for an hour.
+const AFTERMATH: Duration = Duration::from_mins(30 + 60);
+
+/// What the syncs themselves take, slow as their rates are.
+const SYNCING: Duration = Duration::from_mins(20);
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan, traced: bool) -> Self {
+        let clock = Arc::new(LifeClock::starting_at(START.parse().unwrap()));
+        let shared: SharedClock = Arc::clone(&clock) as _;
+        let sandboxes: BTreeMap<String, Sandbox> = plan
+            .instances
+            .iter()
+            .map(|instance| {
+                let options = sandbox::Options {
+                    users: instance.users,
+                    seed: instance.seed,
+                    latency: instance.latency,
+                    rate_limit: instance.rate_limit.map(RateRule::per_hour),
+                    auth: settings::rules(instance),
+                    ..sandbox::Options::default()
+                };
+                let sandbox = Sandbox::new(options, Arc::clone(&shared));
+                (instance.name.to_owned(), sandbox)
+            })
+            .collect();
+        let mut world = World::of(plan.seed, shared, sandboxes.clone());
+        let laws = Laws::new(world.mirror_path(), plan);
+        let watch = Arc::new(Watch::new(
+            plan,
+            Arc::clone(&clock),
+            sandboxes,
+            laws,
+            traced,
+        ));
+        world.write_configuration(&settings::text(plan, &watch));
+        world.listen();
+        // Often enough for every minute that a schedule can name, and a mirror at rest costs nothing.
+        world.set_paces(Duration::from_secs(60), Duration::from_hours(2));
+        let looked_at = Arc::clone(&watch);
+        world.set_lines(Arc::new(move |name, line| {
+            Arc::new(Line::new(name, line, Arc::clone(&looked_at)))
+        }));
+        let told = Arc::clone(&watch);
+        world.set_progress(Arc::new(move |progress| told.progressed(&progress)));
+        Self {
+            plan,
+            world,
+            clock,
+            watch,
+            next: 0,
+            sums: Sums::default(),
+        }
+    }
+
+    fn live_on(&mut self) {
+        let mut deaths = self.plan.deaths.iter().copied();
+        loop {
+            let runtime = runtime();
+            let end = runtime.block_on(self.live(deaths.next()));
+            drop(runtime);
+            self.world.bury();
+            self.sums.lives += 1;
+            self.watch.check_now();
+            self.check_whole();
+            if self.watch.is_broken() {
+                return;
+            }
+            match end {
+                End::Over => return,
+                End::Stopped(down) => self.lie_still(down),
+                End::Died(death) => self.lie_still(death.down),
+            }
+        }
+    }
+
+    /// One life of the daemon. Ends with nothing under way on the disk.
+    async fn live(&mut self, death: Option<Death>) -> End {
+        self.clock.begin_life();
+        self.watch.begin_life(death);
+        self.watch.note(|| format!("starts, to die: {death:?}"));
+        self.world.start();
+        let watch = Arc::clone(&self.watch);
+        let dies = async {
+            let death = watch.doomed().await;
+            for _ in 0..death.steps {
+                // All such work is done by one thread in its order: each of these is one step of the flow.
+                let _done = tokio::task::spawn_blocking(|| ()).await;
+            }
+            death
+        };
+        let end = tokio::select! {
+            biased;
+            death = dies => End::Died(death),
+            end = self.go_through() => end,
+        };
+        // What has begun comes to its end, as a write does whose process is killed.
+        let (done, is_done) = mpsc::channel();
+        tokio::task::spawn_blocking(move || done.send(()));
+        is_done.recv().unwrap();
+        self.clock.end_life();
+        if let End::Died(death) = &end {
+            self.watch.check_now();
+            let step = self.step();
+            *self.sums.deaths.entry(step).or_default() += 1;
+            self.watch.note(|| format!("dies {step}: {death:?}"));
+        }
+        end
+    }
+
+    /// What the flow was doing, by what it had told and what it left behind.
+    fn step(&self) -> &'static str {
+        let reserved: i64 = self
+            .world
+            .read()
+            .query_row(
+                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'syncs'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        let has_ended = self.watch.laws().syncs.contains_key(&reserved) || reserved == 0;
+        let left = std::fs::read_dir(self.world.folder()).unwrap();
+        let mut names = left.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+        let has_stage = names.any(|name| name.contains(".stage-"));
+        let phase = self.watch.seen().phase;
+        match (phase, has_ended, has_stage) {
+            (None, ..) => "at the start",
+            (_, false, _) => "before the transaction",
+            (Some(Phase::Probing), ..) => "probing",
+            (Some(Phase::Reading), ..) => "reading",
+            (Some(Phase::Asking), ..) => "asking",
+            (Some(Phase::Applying), _, true) => "after the transaction",
+            (Some(Phase::Applying), _, false) => "tidying",
+        }
+    }
+
+    /// What happens in a life, up to the end of it or of all.
+    async fn go_through(&mut self) -> End {
+        while let Some(moment) = self.plan.moments.get(self.next) {
+            self.wait_until(moment.at).await;
+            if self.has_failed() {
+                return End::Over;
+            }
+            // A moment that a death cuts off has been.
+            self.next += 1;
+            if let What::Stop(down) = moment.what {
+                return self.stop(down).await;
+            }
+            self.happen(moment).await;
+            self.watch.check().await;
+        }
+        self.wait_until(self.plan.busy).await;
+        self.become_calm().await;
+        End::Over
+    }
+
+    async fn wait_until(&self, at: Duration) {
+        let left = at.saturating_sub(self.age());
+        if !left.is_zero() {
+            self.world.pass(left).await;
+        }
+    }
+
+    /// How old the world is.
+    fn age(&self) -> Duration {
+        let began = START.parse::<jiff::Timestamp>().unwrap();
+        Duration::try_from(self.clock.now().duration_since(began)).unwrap_or_default()
+    }
+
+    fn has_failed(&self) -> bool {
+        if !self.world.is_running() {
+            self.watch.fail(Broken {
+                law: "the daemon runs until it is told to stop",
+                what: self.clock.now().to_string(),
+            });
+        }
+        self.watch.is_broken()
+    }
+
+    async fn stop(&mut self, down: Duration) -> End {
+        self.watch.note(|| "is told to stop".to_owned());
+        self.world.stop().await;
+        self.sums.stops += 1;
+        End::Stopped(down)
+    }
+
+    async fn happen(&mut self, moment: &Moment) {
+        let names: Vec<&str> = self.plan.instances.iter().map(|one| one.name).collect();
+        match &moment.what {
+            What::Person { careful } => {
+                let person = person::look(&self.world, &self.watch, *careful).await;
+                self.sums.add_person(&person);
+            }
+            What::Reload(instance, page_size) => {
+                self.watch
+                    .note(|| format!("{}: page size {page_size}", names[*instance]));
+                let text = settings::reloaded(self.plan, &self.watch, *instance, *page_size);
+                self.world.write_configuration(&text);
+                self.world.reload().await;
+                self.sums.reloads += 1;
+            }
+            What::Sync(instance, mode) => {
+                self.watch
+                    .note(|| format!("{}: a person syncs {mode:?}", names[*instance]));
+                person::sync(&self.world, names[*instance], *mode).await;
+            }
+            _ => self.change(moment),
+        }
+    }
+
+    /// What needs no daemon.
+    fn change(&self, moment: &Moment) {
+        let name = |instance: usize| self.plan.instances[instance].name;
+        match &moment.what {
+            What::Edit(instance, edit, lot) => {
+                self.watch.edit(name(*instance), *edit, *lot);
+            }
+            What::Begin(instance, trouble) => self.watch.begin(name(*instance), *trouble),
+            What::End(instance, number) => self.watch.end(name(*instance), *number),
+            What::Person { .. } | What::Stop(_) | What::Reload(..) | What::Sync(..) => {}
+        }
+    }
+
+    /// Nobody lives for a while; the directories do.
+    fn lie_still(&mut self, down: Duration) {
+        let until = self.age() + down;
+        while let Some(moment) = self.plan.moments.get(self.next)
+            && moment.at <= until
+        {
+            self.clock.pass(moment.at.saturating_sub(self.age()));
+            self.change(moment);
+            self.next += 1;
+        }
+        self.clock.pass(until.saturating_sub(self.age()));
+    }
+
+    /// Everything that was wrong ends. After one full period, and what the contract allows beside it, the
+    /// mirror is the directory; after one more round nothing was written.
+    async fn become_calm(&mut self) {
+        self.watch.spare();
+        for instance in &self.plan.instances {
+            for moment in &self.plan.moments {
+                if let What::Begin(_, trouble) = moment.what {
+                    self.watch.end(instance.name, trouble.number);
+                }
+            }
+            let sandbox = self.watch.sandbox(instance.name);
+            self.watch.edit(instance.name, Edit::Unspoil, 0);
+            edits::unlock(sandbox);
+            let mut lots = fastrand::Rng::with_seed(instance.seed);
+            while sandbox.ids().len() < 3 {
+                edits::join(sandbox, None, &mut lots);
+            }
+        }
+        self.watch.observe();
+        self.watch.note(|| "it is calm".to_owned());
+        if self
+            .plan
+            .instances
+            .iter()
+            .any(|one| one.auth == Login::Bearer)
+        {
+            self.world
+                .write_configuration(&settings::text(self.plan, &self.watch));
+            self.world.reload().await;
+        }
+        let began = self.clock.now();
+        if person::is_anything_failing(&self.world) {
+            self.world.pass(AFTERMATH).await;
+        }
+        loop {
+            self.world.pass(self.plan.full_period() + SYNCING).await;
+            self.watch.check().await;
+            if self.has_failed() {
+                return;
+            }
+            let person = person::look(&self.world, &self.watch, false).await;
+            self.sums.add_person(&person);
+            self.sums.calm_rounds += 1;
+            let went_on = self.went_on_where_it_stopped(began);
+            if self.sums.calm_rounds > 5 {
+                self.watch.fail(Broken {
+                    law: "it becomes calm",
+                    what: format!("{person:?}"),
+                });
+                return;
+            }
+            // Above a guard nobody is asked for, and what was approved as another directory is taken over by the
+            // next full sync; what a crawl had read before all was well is read anew by it.
+            if person.looked_at == 0 && !went_on {
+                break;
+            }
+        }
+        self.watch.check().await;
+        for (name, sandbox) in self.world.sandboxes() {
+            if let Err(broken) = self.watch.laws().is_the_directory(name, sandbox) {
+                self.watch.fail(broken);
+            }
+        }
+        self.rest().await;
+        self.world.stop().await;
+        self.is_tidy();
+    }
+
+    /// What a sync kept beside the mirror is gone when it has succeeded.
+    fn is_tidy(&self) {
+        let laws = self.watch.laws();
+        for instance in &self.plan.instances {
+            for mode in ["full", "incremental"] {
+                let mut all = laws.syncs.values().rev();
+                let newest = all.find(|sync| {
+                    // Who approves keeps nothing.
+                    sync.instance == instance.name
+                        && sync.mode == mode
+                        && (sync.outcome != "succeeded" || !sync.certificate.is_null())
+                });
+                let stage = format!("mirror.db.stage-{}-{mode}", instance.name);
+                if newest.is_some_and(|sync| sync.outcome == "succeeded")
+                    && self.world.folder().join(&stage).exists()
+                {
+                    self.watch.fail(Broken {
+                        law: "no stage outlives its sync",
+                        what: format!("{stage}: {newest:?}"),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether the newest full sync of an instance is one that went on with what an earlier one had read.
+    fn went_on_where_it_stopped(&self, began: jiff::Timestamp) -> bool {
+        let laws = self.watch.laws();
+        self.plan.instances.iter().any(|instance| {
+            let mut full = laws.syncs.values().rev().filter(|sync| {
+                sync.instance == instance.name
+                    && sync.mode == "full"
+                    && sync.outcome == "succeeded"
+                    && sync.finished_at > began
+            });
+            let newest = full.next();
+            newest.is_some_and(|sync| sync.certificate["resumed"] == true)
+        })
+    }
+
+    /// Nothing changes, so nothing is written (promise P4).
+    async fn rest(&mut self) {
+        if self.has_failed() {
+            return;
+        }
+        let n_records = self.watch.laws().records.len();
+        for instance in &self.plan.instances {
+            person::sync(&self.world, instance.name, Some(Mode::Full)).await;
+            person::sync(&self.world, instance.name, Some(Mode::Incremental)).await;
+        }
+        self.watch.check().await;
+        let laws = self.watch.laws();
+        let more = laws.records.get(n_records).cloned();
+        drop(laws);
+        if let Some(record) = more {
+            self.watch.fail(Broken {
+                law: "nothing changed writes nothing",
+                what: format!("{record:?}"),
+            });
+        }
+    }
+
+    fn check_whole(&self) {
+        let checked = {
+            let mut laws = self.watch.laws();
+            let seen = self.watch.seen();
+            laws.check_whole(&seen)
+                .and_then(|()| laws.check_rates(&seen))
+        };
+        if let Err(broken) = checked {
+            self.watch.fail(broken);
+        }
+    }
+
+    fn report(mut self) -> Report {
+        let laws = self.watch.laws();
+        let mut seen = self.watch.seen();
+        self.sums.seeds = 1;
+        self.sums.days = self.age().as_secs() / 86_400;
+        self.sums.add(&laws, &seen);
+        let mut trace = seen.trace.take().unwrap_or_default();
+        trace.extend(laws.records.iter().map(|record| format!("{record:?}")));
+        trace.extend(laws.syncs.values().map(|sync| format!("{sync:?}")));
+        Report {
+            broken: seen.broken.take(),
+            lines: seen.lines.iter().cloned().collect(),
+            trace,
+            sums: std::mem::take(&mut self.sums),
+        }
+    }
+}
