@@ -612,7 +612,7 @@ fn a_restored_instance_is_taken_over_with_its_older_stamps() {
     world.equals_the_directory(&ran);
     assert_eq!(
         world.home.list(&format!(
-            "SELECT kind || ' ' || reason || ' ' || count(*) FROM changes WHERE seq > {seq} GROUP BY 1"
+            "SELECT kind || ' ' || reason || ' ' || count(*) FROM changes WHERE seq > {seq} GROUP BY kind, reason"
         )),
         ["update source_changed 30"]
     );
