@@ -222,11 +222,12 @@ cases! {
         trial.ends().await;
     });
 
-    /// A page of the full sync is on its way for a while. Meanwhile somebody on it is edited, and the
-    /// incremental sync learns of it. The old page undoes nothing.
+    /// A full sync takes its time. Its first page shows people with a title that the mirror has not heard of;
+    /// before it ends they get another one, and the incremental sync learns of that. What the page showed
+    /// undoes nothing, and never was.
     59 full_sync_result_older_than_incremental = Own(SETUP, async |trial: &mut Trial| {
         trial.baseline().await;
-        // Full syncs are the ones that go by key.
+        // Full syncs are the ones that go by key: a minute for each page but the first.
         trial.fault(r#"
             [[fault]]
             kind = "slow"
@@ -234,20 +235,31 @@ cases! {
             path = "*filter=id%20gt*count=20&*"
         "#);
         trial.edit();
-        trial.pass(Duration::from_mins(24)).await;
-        // 09:32: the pages are read one after the other, a minute each.
+        trial.pass(Duration::from_mins(21)).await;
+        // Those of the first page, by a script that moves no stamp: no incremental sync sees it.
         let ids = trial.sandbox().ids();
-        let early: Vec<String> = ids[..12].to_vec();
+        let parts = trial.people.clone();
+        let early: Vec<&String> = ids[..15]
+            .iter()
+            .filter(|id| ![&parts.inactive, &parts.deleted, &parts.titled, &parts.emptied, &parts.hired].contains(id))
+            .collect();
         for id in &early {
-            trial.sandbox().update(id, &Values::new().with(Column::Title, "Learnt meanwhile"));
+            let read = Values::new().with(Column::Title, "Read");
+            trial.sandbox().update_silently(id, &read);
+        }
+        trial.pass(Duration::from_mins(3)).await;
+        // 09:32: that page has been read, and others are on their way.
+        assert!(trial.syncs("full").is_empty(), "it is under way\n{}", trial.told());
+        for id in &early {
+            let learnt = Values::new().with(Column::Title, "Learnt meanwhile");
+            trial.sandbox().update(id, &learnt);
         }
         trial.pass(Duration::from_mins(40)).await;
-        let full = trial.syncs("full");
-        let took = |sync| {
-            let at = |column| text(sync, column).unwrap().parse::<jiff::Timestamp>().unwrap();
-            at("finished_at").duration_since(at("started_at")).as_secs()
-        };
-        assert!(took(&full[0]) > 300, "it ended after the incremental one");
+        let by = trial.list(
+            "SELECT DISTINCT mode FROM changes JOIN syncs ON syncs.id = sync_id
+             WHERE changes.instance = 'acme' AND changed LIKE '%\"to\":\"Learnt meanwhile\"%'",
+        );
+        assert_eq!(by, ["incremental"], "{}", trial.told());
         for id in &early {
             assert_eq!(trial.column(id, "title").as_deref(), Some("Learnt meanwhile"));
             let records = trial.records_of(id);
