@@ -189,10 +189,9 @@ pub(super) fn everything(conn: &Connection) -> Result<(), Error> {
 
 /// Drops the seals of an instance's rows, which are about to get another name.
 pub(super) fn drop_instance(conn: &Connection, instance: &str) -> Result<(), Error> {
-    // A name has no space in it, and `!` is what follows a space.
-    let mut drop = conn.prepare(
-        "DELETE FROM seals WHERE of = ?1 AND (key = ?2 OR (key >= ?2 || ' ' AND key < ?2 || '!'))",
-    )?;
+    // Its name, or its name and a space: `!` is what follows on a space, and no name has either.
+    let mut drop =
+        conn.prepare("DELETE FROM seals WHERE of = ?1 AND key >= ?2 AND key < ?2 || '!'")?;
     for table in &TABLES {
         if let Key::OfInstance(_) = table.key {
             drop.execute([table.name, instance])?;
@@ -238,19 +237,18 @@ impl Table {
         for (first, last) in ranges.into_sorted() {
             let sealed = self.put(conn, &mut rows, [first, last])?;
             let any_gone_here = sealed <= last.abs_diff(first);
-            match self.key {
-                Key::Number if any_gone_here => {
-                    let name = self.name;
-                    conn.prepare_cached(&format!(
-                        "DELETE FROM seals WHERE of = '{name}' AND key BETWEEN ?1 AND ?2
-                             AND key NOT IN (SELECT rowid FROM {name} WHERE {piece})"
-                    ))?
-                    .execute([first, last])?;
-                }
-                _ => any_gone |= any_gone_here,
+            if any_gone_here && matches!(self.key, Key::Number) {
+                let name = self.name;
+                conn.prepare_cached(&format!(
+                    "DELETE FROM seals WHERE of = '{name}' AND key BETWEEN ?1 AND ?2
+                         AND key NOT IN (SELECT rowid FROM {name} WHERE {piece})"
+                ))?
+                .execute([first, last])?;
+            } else {
+                any_gone |= any_gone_here;
             }
         }
-        if any_gone && !matches!(self.key, Key::Number) {
+        if any_gone {
             // Rows of a few small tables go, and seldom.
             let gone = self.without_rows();
             conn.execute(

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Row;
 use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension as _, Row};
 
 use super::super::column::count;
 use super::super::seal::{self, TABLES, Table};
@@ -71,19 +71,19 @@ impl Verification<'_> {
     }
 
     fn missing_row(&self, table: &Table) -> Result<(), Stop> {
-        let key: String = self.reader.conn.query_row(
-            &format!(
-                "SELECT CAST(key AS TEXT) FROM ({}) LIMIT 1",
-                table.without_rows()
-            ),
-            [],
-            |row| row.get(0),
-        )?;
-        differ(format!(
-            "`{}`: row `{}` is missing",
-            table.name,
-            Foreign(&key)
-        ))
+        let first = format!(
+            "SELECT CAST(key AS TEXT) FROM ({}) LIMIT 1",
+            table.without_rows()
+        );
+        let key: Option<String> = self
+            .reader
+            .conn
+            .query_row(&first, [], |row| row.get(0))
+            .optional()?;
+        differ(match key {
+            Some(key) => format!("`{}`: row `{}` is missing", table.name, Foreign(&key)),
+            None => format!("`{}`: a row is there twice", table.name),
+        })
     }
 
     /// An old or altered fingerprint, or one without a living user, would hide a change.
