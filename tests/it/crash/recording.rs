@@ -17,7 +17,7 @@ pub(super) struct Recording {
 pub(super) struct States {
     /// Each once, in their order; the first is the one before.
     pub(super) all: Vec<State>,
-    /// After each operation, the place of the state that had been made to last by then.
+    /// After each operation, the place of the state that a reader may have seen by then, so that it must last.
     pub(super) lasting: Vec<usize>,
 }
 
@@ -51,24 +51,55 @@ impl Recording {
         Disk::holding(&self.start)
     }
 
-    /// Finds the states between the transactions: what was readable each time something was made to last.
+    /// Finds the states between the transactions: what was readable after each commit, and each time that
+    /// something was made to last.
     pub(super) fn states(&self, scratch: &Path) -> States {
         let mut disk = self.disk();
         let mut states = States {
             all: vec![disk.whole().state(scratch)],
             lasting: Vec::new(),
         };
+        let mut frames = Frames::default();
         for op in &self.ops {
+            let told = states.all.len() - 1;
             disk.apply(op);
-            if matches!(op, Op::Sync { .. } | Op::SyncNames) {
+            let is_commit = frames.is_commit(op);
+            if is_commit || matches!(op, Op::Sync { .. } | Op::SyncNames) {
                 let state = disk.whole().state(scratch);
                 if states.all.last() != Some(&state) {
                     states.all.push(state);
                 }
             }
-            states.lasting.push(states.all.len() - 1);
+            // Readers are told of a commit before anything else is done, and after it was made to last.
+            states.lasting.push(if is_commit {
+                told
+            } else {
+                states.all.len() - 1
+            });
         }
         states
+    }
+}
+
+/// Follows the frames of the log: a header of 24 bytes, then the page (SQLite's file format page, section
+/// 4.1).
+#[derive(Default)]
+struct Frames {
+    is_last: bool,
+}
+
+impl Frames {
+    /// Whether this is the page that completes a transaction.
+    fn is_commit(&mut self, op: &Op) -> bool {
+        match op {
+            Op::Write { name, bytes, .. } if name.ends_with("-wal") => {
+                let was_last = std::mem::take(&mut self.is_last);
+                // The header of the last frame has the size of the database, that of every other one has 0.
+                self.is_last = bytes.len() == 24 && bytes[4..8] != [0; 4];
+                was_last
+            }
+            _ => false,
+        }
     }
 }
 
