@@ -14,6 +14,7 @@ mod power;
 mod several;
 
 mod disk;
+mod laws;
 mod recording;
 mod scenes;
 mod source;

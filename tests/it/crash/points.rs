@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OpenFlags};
 
 use super::disk::Image;
+use super::laws;
 use super::recording::Recording;
 use super::scenes::{Scene, Trial};
 use super::state::{self, State, newest_schema_version};
@@ -81,6 +82,7 @@ fn undisturbed(scene: &impl Trial) -> Expected {
     let start = scene.copy();
     let recording = Recording::read(&log, home.path(), Image::of(start.path()));
     let states = recording.states(scratch.path()).all;
+    laws::assert_kept(&states);
     let left = State::of(&home.mirror_path());
     let last = states.last().unwrap();
     assert_eq!(
