@@ -45,7 +45,7 @@ struct Group {
 
 impl Stage {
     /// Candidates for absence, in the order of group, then id: known and not gone at the crawl's
-    /// start, not seen by it, and with a `changed_seq` that is not above [`Stage::base_seq`]. About whom something is
+    /// start, not seen by it, and with a `changed_seq` that is not above [`Stage::base`]. About whom something is
     /// staged, by an answer or a proof, is no candidate any more. The caller must hold a complete certificate.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ impl Stage {
                 continue;
             }
             let found = candidate
-                .query_row(params![rowid, self.horizon.base_seq], |row| {
+                .query_row(params![rowid, self.horizon.base.seq], |row| {
                     let id: String = row.get(0)?;
                     Ok(Unseen {
                         held: false,
@@ -468,20 +468,13 @@ mod tests {
             .sync_as(incremental, &[touched, placed("n", true, ["", "", ""])])
             .await;
         let answer = crate::reconcile::decode::decode(super::super::testing::USER, &c).unwrap();
-        stage
-            .put_asked(&world.reader(), world.mirror.head(), answer)
-            .unwrap();
+        stage.put_asked(world.mirror.base(), answer).unwrap();
         assert_eq!(
             found(&stage, &world),
             [("d".to_owned(), Shares::Nothing, String::new())]
         );
         stage
-            .put_gone(
-                &world.reader(),
-                world.mirror.head(),
-                &id("d"),
-                &proof(world.now),
-            )
+            .put_gone(world.mirror.base(), &id("d"), &proof(world.now))
             .unwrap();
         assert_eq!(found(&stage, &world), []);
         assert_eq!(stage.distinct(), 1);

@@ -27,7 +27,8 @@ pub(super) struct Known {
     pub(super) gone: bool,
     pub(super) changed_seq: i64,
     modified_at: Option<Timestamp>,
-    fingerprint: Option<Fingerprint>,
+    /// The transaction that wrote its fingerprint; 0 without one.
+    tx: i64,
 }
 
 /// What is due.
@@ -43,7 +44,7 @@ pub(super) enum Due {
     Unproved(Box<(ChangeRecord, UserColumns)>),
     /// All that would be written is held. What is held is looked at again, so it has no fingerprint.
     Kept,
-    /// A proof of absence that stands no more: the user is gone already, or another sync touched it since.
+    /// What was found says nothing any more: the user is gone already, or another sync has read it since.
     Void,
     /// It was decoded, but does not map.
     Unmappable(MappingError),
@@ -67,13 +68,23 @@ pub(super) struct Lookup<'a> {
     has_baseline: bool,
     /// The time of the records to be.
     observed_at: Timestamp,
+    view: View,
+}
+
+/// What a sync goes by to tell whether what it read may be old.
+#[derive(Clone, Copy)]
+struct View {
+    /// [`Stage::tx_of_others`].
+    others_tx: i64,
+    /// Who has an older stamp cannot have been read by an incremental sync meanwhile.
+    recent_from: Option<Timestamp>,
     /// Whether stamps that went back are no reason to doubt: another directory has others.
     takes_over: bool,
 }
 
 const ROW: &str = "
     SELECT rowid, active, gone_at, changed_seq, attributes, created_at, modified_at,
-           (SELECT fingerprint FROM fingerprints WHERE instance = ?1 AND resource = ?3 AND fingerprints.id = ?2)
+           (SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?3 AND fingerprints.id = ?2)
     FROM users WHERE instance = ?1 AND id = ?2";
 
 impl<'a> Lookup<'a> {
@@ -81,7 +92,7 @@ impl<'a> Lookup<'a> {
         mirror: &'a Connection,
         watch: &'a Watch,
         observed_at: Timestamp,
-        takes_over: bool,
+        stage: &Stage,
     ) -> Result<Self, Error> {
         Ok(Self {
             statement: mirror.prepare_cached(ROW)?,
@@ -89,7 +100,7 @@ impl<'a> Lookup<'a> {
             resource: watch.resource,
             has_baseline: watch.baseline_at.is_some(),
             observed_at,
-            takes_over,
+            view: View::of(stage, mirror)?,
         })
     }
 
@@ -120,7 +131,7 @@ impl<'a> Lookup<'a> {
                         gone: state.gone_at.is_some(),
                         changed_seq: row.get(3)?,
                         modified_at: state.modified_at,
-                        fingerprint: row.get(7)?,
+                        tx: row.get::<_, Option<i64>>(7)?.unwrap_or(0),
                     };
                     Ok((known, state))
                 },
@@ -144,13 +155,16 @@ impl<'a> Lookup<'a> {
     }
 
     fn beside(&self, known: Known, state: State, staged: StagedRow) -> Due {
-        let doubtful = known.is_doubted_by(&staged, self.takes_over);
+        let was_read_since = known.was_read_since(&staged, self.view);
+        let doubtful = was_read_since || known.went_back(&staged, self.view);
         match staged.staged {
             Staged::Seen(arrived) => {
                 let fingerprint = arrived.fingerprint;
                 match diff::record(event::seen(Some(state), arrived), self.has_baseline) {
                     Some(_) if doubtful => Due::Doubtful,
                     Some(record) => mapped(record, Some(fingerprint)),
+                    // What was found since, and may be held, is younger.
+                    None if was_read_since => Due::Void,
                     None => Due::Nothing(fingerprint),
                 }
             }
@@ -172,20 +186,45 @@ impl<'a> Lookup<'a> {
     }
 }
 
+impl View {
+    fn of(stage: &Stage, mirror: &Connection) -> Result<Self, Error> {
+        Ok(Self {
+            others_tx: stage.tx_of_others(mirror)?,
+            recent_from: stage.horizon.recent_from,
+            takes_over: stage.takes_over,
+        })
+    }
+}
+
 impl Known {
-    /// Whether what was read may be older than what the mirror has: the row was changed after the request was sent (promise
-    /// P6), or another sync read it since and found nothing to change, which leaves another fingerprint; or the stamp went
-    /// back, as behind a lagging node.
-    fn is_doubted_by(self, staged: &StagedRow, takes_over: bool) -> bool {
-        let went_back = match &staged.staged {
-            Staged::Seen(arrived) if !staged.asked && !takes_over => arrived
+    /// Whether another sync has read the resource after this one asked for it (promise P6).
+    fn was_read_since(&self, staged: &StagedRow, view: View) -> bool {
+        // It found a change, or another spelling of what the mirror had.
+        if self.changed_seq > staged.base.seq || self.tx > staged.base.tx {
+            return true;
+        }
+        // It may have found exactly what the mirror had, which leaves no trace: what was read here came and went, without
+        // moving the stamp or within its second. A younger stamp would be the younger state.
+        let stamp = match &staged.staged {
+            Staged::Seen(arrived) => arrived.modified_at,
+            Staged::Gone(_) | Staged::Absent => self.modified_at,
+        };
+        let is_recent = view
+            .recent_from
+            .is_some_and(|from| stamp.is_none_or(|stamp| stamp >= from));
+        let is_younger = matches!(&staged.staged, Staged::Seen(_)) && stamp > self.modified_at;
+        view.others_tx > staged.base.tx && is_recent && !is_younger
+    }
+
+    /// Whether the stamp went back, as behind a lagging node.
+    fn went_back(&self, staged: &StagedRow, view: View) -> bool {
+        match &staged.staged {
+            Staged::Seen(arrived) if !staged.asked && !view.takes_over => arrived
                 .modified_at
                 .zip(self.modified_at)
                 .is_some_and(|(arrived, known)| arrived < known),
             _ => false,
-        };
-        let was_read_since = self.fingerprint != staged.beside;
-        self.changed_seq > staged.base_seq || was_read_since || went_back
+        }
     }
 }
 
@@ -203,13 +242,14 @@ impl Stage {
             // Baseline and time say how a record would look, not whether there is one.
             has_baseline: true,
             observed_at: Timestamp::UNIX_EPOCH,
-            takes_over: self.takes_over,
+            view: View::of(self, &reader.conn)?,
         };
         let head = apply::last_seq(&reader.conn)?;
         let mut doubtful = Vec::new();
         self.each_staged(Which::MayBeDoubtful(head), &mut |staged| {
             if let Some((known, state)) = lookup.row(&staged.id)?
-                && known.is_doubted_by(&staged, self.takes_over)
+                && (known.was_read_since(&staged, lookup.view)
+                    || known.went_back(&staged, lookup.view))
             {
                 let id = staged.id.clone();
                 if matches!(lookup.beside(known, state, staged), Due::Doubtful) {
@@ -227,5 +267,118 @@ pub(super) fn mapped(record: ChangeRecord, fingerprint: Option<Fingerprint>) -> 
     match user_columns(&record.after.canonical) {
         Ok(columns) => Due::Record(Box::new((record, columns)), fingerprint),
         Err(error) => Due::Unmappable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{FULL, How, World, id, user};
+    use super::*;
+    use crate::model::{Base, Mode, Row};
+    use crate::reconcile::guard::{Limits, WindowLimit};
+
+    const INCREMENTAL: How = How {
+        mode: Mode::Incremental,
+        ..FULL
+    };
+
+    /// Somebody as he was on a day of January.
+    fn on(day: u8, active: bool) -> Row {
+        let stamp = format!("2026-01-0{day}T00:00:00Z");
+        user("a", &stamp, &format!(r#","active":{active}"#))
+    }
+
+    impl World {
+        async fn of(row: Row) -> Self {
+            let mut world = Self::new().await;
+            world.sync_as(FULL, &[row]).await;
+            world
+        }
+
+        /// A full sync whose request was sent at `base`, and answered now.
+        fn answered(&self, base: Base, row: Row) -> Stage {
+            let mut stage = self.stage(Mode::Full);
+            stage.horizon.recent_from = Some(Timestamp::UNIX_EPOCH);
+            self.page_asked_at(&mut stage, base, &[row]);
+            stage
+        }
+
+        async fn stays_active(&mut self, stage: Stage) {
+            assert_eq!(stage.doubtful(&self.reader()).unwrap(), [id("a")]);
+            let applied = self.apply(stage, FULL).await;
+            assert_eq!(applied[0].deactivated, 0);
+            assert!(self.ask::<bool>("SELECT active FROM users"));
+            assert_eq!(self.difference(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_read_since_without_finding_a_change_is_doubted() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        let stage = world.answered(base, on(2, false));
+        world.sync_as(INCREMENTAL, &[on(3, true)]).await;
+        assert_eq!(world.mirror.head(), base.seq, "no record");
+        world.stays_active(stage).await;
+    }
+
+    #[tokio::test]
+    async fn who_was_read_within_the_flight_of_a_request_is_doubted() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        world.sync_as(INCREMENTAL, &[on(3, true)]).await;
+        let stage = world.answered(base, on(2, false));
+        world.stays_active(stage).await;
+    }
+
+    #[tokio::test]
+    async fn who_came_and_went_within_a_second_is_doubted() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        world.sync_as(INCREMENTAL, &[on(1, true)]).await;
+        let stage = world.answered(base, on(1, false));
+        world.stays_active(stage).await;
+    }
+
+    #[tokio::test]
+    async fn nobody_is_doubted_for_what_others_cannot_have_read() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        world.sync_as(INCREMENTAL, &[]).await;
+        // A younger stamp is the younger state.
+        let stage = world.answered(base, on(2, false));
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
+        // An incremental sync does not ask for old stamps.
+        let mut stage = world.answered(base, on(1, false));
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
+        stage.horizon.recent_from = on(2, true).modified_at;
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
+        // Without a watermark there are none.
+        stage.horizon.recent_from = None;
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_stays_held_where_an_older_answer_comes_late() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        let mut stage = world.stage(Mode::Incremental);
+        world.page(&mut stage, &[on(3, false)]);
+        world.limits.deactivations = WindowLimit {
+            at_least: 0,
+            count: 0,
+            percent: 0,
+            ..Limits::none().deactivations
+        };
+        world.apply(stage, INCREMENTAL).await;
+        let held = "SELECT count(*) FROM hold_changes WHERE state = 'held'";
+        assert_eq!(world.ask::<i64>(held), 1);
+        let late = world.answered(base, on(2, true));
+        world.apply(late, FULL).await;
+        assert_eq!(world.ask::<i64>(held), 1);
+        // Read again, it is over.
+        world.sync_as(FULL, &[on(4, true)]).await;
+        assert_eq!(world.ask::<i64>(held), 0);
+        assert_eq!(world.difference(), None);
     }
 }

@@ -182,7 +182,10 @@ mod tests {
             "rejects",
             "instance, resource, key, reason, body, first_seen_at, last_seen_at",
         ),
-        ("fingerprints", "instance, resource, id, fingerprint, seal"),
+        (
+            "fingerprints",
+            "instance, resource, id, fingerprint, tx, seal",
+        ),
         ("users_held", "instance, id, path, hold_id"),
     ];
 

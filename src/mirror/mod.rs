@@ -27,6 +27,7 @@ mod missed;
 mod seen;
 mod staged;
 mod twins;
+mod tx;
 
 pub mod feed;
 mod folded;
@@ -47,8 +48,8 @@ mod testing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -60,6 +61,8 @@ use file::Identity;
 use lock::Lock;
 use seal::Touched;
 
+use crate::model::Base;
+
 /// The mirror, opened for writing by the one process that holds its lock.
 #[derive(Clone)]
 pub struct Mirror {
@@ -69,7 +72,7 @@ pub struct Mirror {
 struct Shared {
     path: PathBuf,
     files: Identity,
-    head: AtomicI64,
+    base: Mutex<Base>,
     /// Set for good when writing on could lose or spoil something: see [`Error::is_fatal`].
     broken: AtomicBool,
     writer: Arc<tokio::sync::Mutex<Option<Owned>>>,
@@ -107,13 +110,13 @@ impl Mirror {
             return Err(Error::Damaged(difference));
         }
         let touched = Touched::watch(&mut conn)?;
-        let head = apply::last_seq(&conn)?;
+        let base = tx::base(&conn)?;
         let files = Identity::of(path)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 files,
-                head: AtomicI64::new(head),
+                base: Mutex::new(base),
                 broken: AtomicBool::new(false),
                 writer: Arc::new(tokio::sync::Mutex::new(Some(Owned {
                     conn,
@@ -130,10 +133,16 @@ impl Mirror {
         &self.shared.path
     }
 
-    /// The feed's last `seq`, without a query. May lag behind a commit by a moment, never lead.
+    /// Where the mirror stands, without a query. May lag behind a commit by a moment, never lead.
+    #[must_use]
+    pub fn base(&self) -> Base {
+        *self.shared.base()
+    }
+
+    /// The feed's last `seq`, like [`Mirror::base`].
     #[must_use]
     pub fn head(&self) -> i64 {
-        self.shared.head.load(Ordering::Acquire)
+        self.base().seq
     }
 
     /// A new read-only connection.
@@ -222,6 +231,11 @@ impl Mirror {
 }
 
 impl Shared {
+    fn base(&self) -> MutexGuard<'_, Base> {
+        // It is replaced as a whole: a panic cannot leave half of it.
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the three files are those that were opened, and nothing went wrong for good.
     fn usable(&self) -> Result<(), Error> {
         if self.broken.load(Ordering::Acquire) {
@@ -254,10 +268,10 @@ impl Shared {
                 Err(Error::Panicked)
             })?;
         owned.touched.seal(&tx)?;
-        let head = apply::last_seq(&tx)?;
+        let base = tx::base(&tx)?;
         self.files.check()?;
         tx.commit()?;
-        self.head.store(head, Ordering::Release);
+        *self.base() = base;
         Ok(value)
     }
 }

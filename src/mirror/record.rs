@@ -24,10 +24,15 @@ const RECORD_COLUMNS: [&str; 7] = [
     "gone_at",
 ];
 
+/// In the place of a fingerprint: what was read is held in part, so that it is compared in full each time.
+pub(super) const IN_PART: Fingerprint = [0; 16];
+
 /// Writes the records of one transaction. Nothing is complete before [`Pen::finish`].
 pub(super) struct Pen<'a> {
     conn: &'a Connection,
     batch: &'a Batch,
+    /// The number of this transaction.
+    tx: i64,
     insert_user: CachedStatement<'a>,
     update_user: CachedStatement<'a>,
     /// Of every record of this transaction: the clock's time, but not before the newest record's.
@@ -39,7 +44,7 @@ pub(super) struct Pen<'a> {
 }
 
 impl<'a> Pen<'a> {
-    pub(super) fn new(conn: &'a Connection, batch: &'a Batch) -> Result<Self, Error> {
+    pub(super) fn new(conn: &'a Connection, batch: &'a Batch, tx: i64) -> Result<Self, Error> {
         let last_seq = apply::last_seq(conn)?;
         let columns = || RECORD_COLUMNS.into_iter().chain(TEXT_COLUMNS);
         let names: Vec<&str> = columns().collect();
@@ -48,6 +53,7 @@ impl<'a> Pen<'a> {
         Ok(Self {
             conn,
             batch,
+            tx,
             insert_user: conn.prepare_cached(&format!(
                 "INSERT INTO users ({}, instance, id, first_seen_at) VALUES ({marks}, ?, ?, ?)",
                 names.join(", ")
@@ -138,7 +144,8 @@ impl<'a> Pen<'a> {
         Ok(self.last_seq)
     }
 
-    /// Stores the fingerprint of what was applied in full: the user is at the record `changed_seq`.
+    /// Stores the fingerprint of what was applied in full, or [`IN_PART`]: the user is at the record `changed_seq`. Also
+    /// where it is the same one: it was read again.
     pub(super) fn remember(
         &self,
         id: &ResourceId,
@@ -147,16 +154,17 @@ impl<'a> Pen<'a> {
     ) -> Result<(), Error> {
         self.conn
             .prepare_cached(
-                "INSERT INTO fingerprints (instance, resource, id, fingerprint, seal) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (instance, resource, id) DO UPDATE SET fingerprint = excluded.fingerprint, seal = excluded.seal
-                 WHERE seal <> excluded.seal",
+                "INSERT INTO fingerprints (instance, resource, id, fingerprint, tx, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (instance, resource, id)
+                 DO UPDATE SET fingerprint = excluded.fingerprint, tx = excluded.tx, seal = excluded.seal",
             )?
             .execute(params![
                 self.batch.watch.instance.as_str(),
                 self.batch.watch.resource.as_str(),
                 id.as_str(),
                 fingerprint,
-                seal::tie(fingerprint, id.as_str(), changed_seq)
+                self.tx,
+                seal::tie(fingerprint, self.tx, id.as_str(), changed_seq)
             ])?;
         Ok(())
     }

@@ -292,13 +292,14 @@ impl Table {
     }
 }
 
-/// The seal of a fingerprint: of it and of the record that its user's row is at. An old page of `fingerprints` would have
+/// The seal of a fingerprint: of it, of the transaction that wrote it, and of the record that its user's row is at. An old page of `fingerprints` would have
 /// fingerprints of older content, and hide a change that goes back to it.
 ///
 /// Without the instance, which a rename changes; nobody else's row is at the same record.
-pub(super) fn tie(fingerprint: &[u8], id: &str, changed_seq: i64) -> [u8; 8] {
+pub(super) fn tie(fingerprint: &[u8], tx: i64, id: &str, changed_seq: i64) -> [u8; 8] {
     let mut text = Text::of("fingerprints");
     text.add(ValueRef::Blob(fingerprint));
+    text.add(ValueRef::Integer(tx));
     text.add(ValueRef::Text(id.as_bytes()));
     text.add(ValueRef::Integer(changed_seq));
     text.hash()
@@ -340,7 +341,7 @@ impl Text {
 
 fn seal_fingerprints(conn: &Connection) -> Result<(), Error> {
     let mut of_users = conn.prepare(
-        "SELECT users.instance, users.id, fingerprint, changed_seq
+        "SELECT users.instance, users.id, fingerprint, changed_seq, tx
          FROM users CROSS JOIN fingerprints -- in this order: `fingerprints` is written meanwhile
              ON fingerprints.instance = users.instance AND resource = 'User' AND fingerprints.id = users.id",
     )?;
@@ -350,7 +351,7 @@ fn seal_fingerprints(conn: &Connection) -> Result<(), Error> {
     let mut rows = of_users.query([])?;
     while let Some(row) = rows.next()? {
         let (id, fingerprint): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
-        let tie = tie(&fingerprint, &id, row.get(3)?);
+        let tie = tie(&fingerprint, row.get(4)?, &id, row.get(3)?);
         put.execute(params![ToSqlOutput::Borrowed(row.get_ref(0)?), id, tie])?;
     }
     Ok(())

@@ -14,8 +14,8 @@ use super::column::{count, time, whole};
 use super::error::Error;
 use super::read::Reader;
 use super::seen::{self, Seen};
-use super::{file, holding, staged};
-use crate::model::{Arrived, InstanceName, Mode, Proof, ResourceId, ResourceType, Shares};
+use super::{file, holding, staged, tx};
+use crate::model::{Arrived, Base, InstanceName, Mode, Proof, ResourceId, ResourceType, Shares};
 
 /// What a stage belongs to. An interrupted crawl goes on only where all of it is the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,9 @@ pub struct Stage {
     pub(super) reported: u64,
     /// Whether something that was read could not be settled and is left to the next sync.
     pub(super) is_short: bool,
+    /// The number of this sync's newest transaction, and that of the newest one before it that was not its own.
+    pub(super) own_tx: i64,
+    others_tx: i64,
     /// Whether what was read is another directory's: then stamps that went back are no reason to doubt it.
     pub(super) takes_over: bool,
     files: Files,
@@ -96,8 +99,11 @@ enum Files {
 /// What the mirror knew when the crawl started (its first attempt).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Horizon {
-    /// `feed.last_seq`.
-    pub(super) base_seq: i64,
+    /// Where it stood.
+    pub(super) base: Base,
+    /// The earliest stamp that an incremental sync may ask for from then on: who has an older one is read by full syncs only.
+    /// `None`: there can be no incremental sync.
+    pub(super) recent_from: Option<Timestamp>,
     /// The highest rowid of `users`: rowids only grow, so this tells who was known. Rowids stay what they are unless
     /// somebody runs VACUUM on the mirror during a crawl; that confuses who was seen, and so at worst asks for living
     /// users by id, or leaves a leaver to the next full sync.
@@ -110,7 +116,7 @@ pub(super) struct Horizon {
 const CACHED_STATEMENTS: usize = 32;
 
 /// Changes with the tables below.
-const STAGE_VERSION: i64 = 3;
+const STAGE_VERSION: i64 = 4;
 
 const TABLES: &str = "
     CREATE TABLE stage (
@@ -120,6 +126,8 @@ const TABLES: &str = "
         fits         TEXT    NOT NULL,
         started_at   TEXT    NOT NULL,
         base_seq     INTEGER NOT NULL,
+        base_tx      INTEGER NOT NULL,
+        recent_from  TEXT,
         max_rowid    INTEGER NOT NULL,
         position     TEXT,
         distinct_ids INTEGER NOT NULL DEFAULT 0
@@ -149,7 +157,8 @@ const PRAGMAS: &str = "
 impl Stage {
     /// Opens the stage of a sync. With a path, a stage that fits `key` and is younger than
     /// `max_age` goes on, and any other is deleted; without one (a dry run) it is a temporary file.
-    /// `reader` fixes what the mirror knew at the crawl's start.
+    /// `reader` fixes what the mirror knew at the crawl's start; `recent_from` is the earliest stamp that an incremental sync
+    /// may ask for from now on.
     ///
     /// # Errors
     /// Of the file or the database.
@@ -157,10 +166,11 @@ impl Stage {
         path: Option<&Path>,
         key: &StageKey,
         reader: &Reader,
+        recent_from: Option<Timestamp>,
         now: Timestamp,
         max_age: Duration,
     ) -> Result<(Self, Option<Interrupted>), Error> {
-        let today = Horizon::of(reader, &key.instance)?;
+        let today = Horizon::of(reader, &key.instance, recent_from)?;
         let Some(path) = path else {
             let directory = tempfile::tempdir()
                 .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
@@ -201,15 +211,17 @@ impl Stage {
         conn.execute_batch(holding::TABLE)?;
         conn.pragma_update(None, "user_version", STAGE_VERSION)?;
         conn.execute(
-            "INSERT INTO stage (instance, resource, mode, fits, started_at, base_seq, max_rowid)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO stage (instance, resource, mode, fits, started_at, base_seq, base_tx, recent_from, max_rowid)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 key.instance.as_str(),
                 key.resource.as_str(),
                 key.mode.as_str(),
                 key.fits,
                 now.to_string(),
-                horizon.base_seq,
+                horizon.base.seq,
+                horizon.base.tx,
+                horizon.recent_from.map(|at| at.to_string()),
                 horizon.max_rowid
             ],
         )?;
@@ -223,6 +235,8 @@ impl Stage {
             rejects: 0,
             reported: 0,
             is_short: false,
+            own_tx: 0,
+            others_tx: 0,
             takes_over: false,
             files,
         })
@@ -243,7 +257,7 @@ impl Stage {
         }
         let found = conn
             .query_row(
-                "SELECT started_at, base_seq, max_rowid, position, distinct_ids FROM stage
+                "SELECT started_at, base_seq, base_tx, recent_from, max_rowid, position, distinct_ids FROM stage
                  WHERE instance = ?1 AND resource = ?2 AND mode = ?3 AND fits = ?4 AND position IS NOT NULL",
                 params![
                     key.instance.as_str(),
@@ -252,12 +266,20 @@ impl Stage {
                     key.fits
                 ],
                 |row| {
-                    let horizon = (row.get(1)?, row.get(2)?);
-                    Ok((time(row, 0)?, horizon, row.get(3)?, count(row, 4)?))
+                    let horizon = Horizon {
+                        base: Base {
+                            seq: row.get(1)?,
+                            tx: row.get(2)?,
+                        },
+                        recent_from: time(row, 3)?,
+                        max_rowid: row.get(4)?,
+                        nobody: false,
+                    };
+                    Ok((time(row, 0)?, horizon, row.get(5)?, count(row, 6)?))
                 },
             )
             .optional()?;
-        let Some((Some(started_at), (base_seq, max_rowid), position, distinct)) = found else {
+        let Some((Some(started_at), mut horizon, position, distinct)) = found else {
             return Ok(None);
         };
         let age = now.duration_since(started_at);
@@ -265,8 +287,9 @@ impl Stage {
         // A mirror that is behind its own stage was put back from a copy.
         if age.is_negative()
             || age > max_age
-            || base_seq > today.base_seq
-            || max_rowid > today.max_rowid
+            || horizon.base.seq > today.base.seq
+            || horizon.base.tx > today.base.tx
+            || horizon.max_rowid > today.max_rowid
         {
             return Ok(None);
         }
@@ -284,11 +307,7 @@ impl Stage {
         if seen.ones() + other_ids + counted_rows != distinct {
             return Ok(None);
         }
-        let horizon = Horizon {
-            base_seq,
-            max_rowid,
-            nobody: !knows_anybody(reader, &key.instance, max_rowid)?,
-        };
+        horizon.nobody = !knows_anybody(reader, &key.instance, horizon.max_rowid)?;
         conn.execute_batch("BEGIN")?;
         let stage = Self {
             conn,
@@ -300,6 +319,8 @@ impl Stage {
             rejects,
             reported: distinct,
             is_short: false,
+            own_tx: 0,
+            others_tx: 0,
             takes_over: false,
             files: Files::Beside(path.to_owned()),
         };
@@ -310,10 +331,28 @@ impl Stage {
         Ok(Some((stage, interrupted)))
     }
 
-    /// The feed's last `seq` at the crawl's start (of the first attempt).
+    /// Where the mirror stood at the crawl's start (of the first attempt).
     #[must_use]
-    pub fn base_seq(&self) -> i64 {
-        self.horizon.base_seq
+    pub fn base(&self) -> Base {
+        self.horizon.base
+    }
+
+    /// Numbers the transaction under way, which is about to apply something of this stage.
+    pub(super) fn begin(&mut self, mirror: &Connection) -> Result<(), Error> {
+        let (instance, resource) = (&self.key.instance, self.key.resource);
+        self.others_tx = self.tx_of_others(mirror)?;
+        self.own_tx = tx::begin(mirror, instance, resource)?;
+        Ok(())
+    }
+
+    /// The number of the newest transaction that applied something of this source and was another sync's.
+    pub(super) fn tx_of_others(&self, mirror: &Connection) -> Result<i64, Error> {
+        let newest = tx::of_source(mirror, &self.key.instance, self.key.resource)?;
+        Ok(if newest == self.own_tx {
+            self.others_tx
+        } else {
+            newest
+        })
     }
 
     /// Makes what was staged so far survive an interruption, together with the crawl's position.
@@ -361,8 +400,12 @@ impl Stage {
 }
 
 impl Horizon {
-    fn of(reader: &Reader, instance: &InstanceName) -> Result<Self, Error> {
-        let base_seq = super::apply::last_seq(&reader.conn)?;
+    fn of(
+        reader: &Reader,
+        instance: &InstanceName,
+        recent_from: Option<Timestamp>,
+    ) -> Result<Self, Error> {
+        let base = tx::base(&reader.conn)?;
         let max_rowid =
             reader
                 .conn
@@ -370,7 +413,8 @@ impl Horizon {
                     row.get(0)
                 })?;
         Ok(Self {
-            base_seq,
+            base,
+            recent_from,
             max_rowid,
             nobody: !knows_anybody(reader, instance, max_rowid)?,
         })
@@ -424,7 +468,7 @@ mod tests {
     impl World {
         fn open(&self, key: &StageKey, now: Timestamp) -> (Stage, Option<Interrupted>) {
             let path = self.stage_path();
-            Stage::open(Some(&path), key, &self.reader(), now, HOUR).unwrap()
+            Stage::open(Some(&path), key, &self.reader(), None, now, HOUR).unwrap()
         }
     }
 
@@ -451,7 +495,7 @@ mod tests {
             (&*interrupted.position, interrupted.started_at),
             ("page 1", now)
         );
-        assert_eq!((stage.distinct(), stage.base_seq()), (2, 2));
+        assert_eq!((stage.distinct(), stage.base().seq), (2, 2));
         drop(stage);
         // What another sync does meanwhile does not move the horizon.
         world
@@ -463,7 +507,7 @@ mod tests {
                 &[titled("c", "Clerk")],
             )
             .await;
-        assert_eq!(world.open(&full, now).0.base_seq(), 2);
+        assert_eq!(world.open(&full, now).0.base().seq, 2);
 
         let conn = Connection::open(world.stage_path()).unwrap();
         conn.execute_batch("PRAGMA wal_checkpoint").unwrap();
@@ -529,7 +573,7 @@ mod tests {
         let other = Mirror::open(&other.path().join("mirror.db"), "e").unwrap();
         let reader = other.reader().unwrap();
         assert!(
-            Stage::open(Some(&path), &full, &reader, now, HOUR)
+            Stage::open(Some(&path), &full, &reader, None, now, HOUR)
                 .unwrap()
                 .1
                 .is_none()

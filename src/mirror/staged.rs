@@ -10,13 +10,14 @@ use super::error::Error;
 use super::read::Reader;
 use super::rejects::{self, KEPT_REJECTS};
 use super::stage::{Stage, Staged};
-use crate::model::{Arrived, Fingerprint, PageReport, Proof, Reject, ResourceId, ResourceType};
+use crate::model::{Arrived, Base, PageReport, Proof, Reject, ResourceId, ResourceType};
 
 /// The tables in the stage.
 pub(super) const TABLES: &str = "
     CREATE TABLE staged (
         id          TEXT    NOT NULL PRIMARY KEY,
-        base_seq    INTEGER NOT NULL, -- the feed's head when it was asked for
+        base_seq    INTEGER NOT NULL, -- where the mirror stood when it was asked for
+        base_tx     INTEGER NOT NULL,
         counted     INTEGER NOT NULL, -- 1: not known at the crawl's start, and this row is what counts it as seen
         asked       INTEGER NOT NULL, -- 1: the answer about this one id
         doubted     INTEGER NOT NULL DEFAULT 0, -- 1: was doubtful when it was to be applied
@@ -24,7 +25,6 @@ pub(super) const TABLES: &str = "
         created_at  TEXT,
         modified_at TEXT,
         fingerprint BLOB,
-        beside      BLOB, -- the fingerprint that the mirror had when this was staged; null: none
         proof       TEXT -- null beside a null `canonical`: not asked for
     );
     CREATE TABLE rejects (
@@ -38,13 +38,10 @@ pub(super) const TABLES: &str = "
 #[derive(Debug)]
 pub(super) struct StagedRow {
     pub(super) id: ResourceId,
-    /// The feed's head when it was asked for (promise P6).
-    pub(super) base_seq: i64,
+    /// Where the mirror stood when it was asked for (promise P6).
+    pub(super) base: Base,
     /// Whether it is the answer about this one id, which stands.
     pub(super) asked: bool,
-    /// The mirror's fingerprint of it when it was staged: with another one somebody else has read it since, be it
-    /// without finding a change.
-    pub(super) beside: Option<Fingerprint>,
     pub(super) staged: Staged,
 }
 
@@ -69,12 +66,12 @@ impl Stage {
     pub fn put(
         &mut self,
         reader: &Reader,
-        base_seq: i64,
+        base: Base,
         arrived: Vec<Arrived>,
         rejects: Vec<Reject>,
     ) -> Result<PageReport, Error> {
         for arrived in arrived {
-            self.put_seen(reader, base_seq, arrived)?;
+            self.put_seen(reader, base, arrived)?;
         }
         for reject in rejects {
             self.put_reject(reader, &reject)?;
@@ -89,18 +86,12 @@ impl Stage {
     ///
     /// # Errors
     /// Of the database.
-    pub fn put_asked(
-        &mut self,
-        reader: &Reader,
-        base_seq: i64,
-        arrived: Arrived,
-    ) -> Result<(), Error> {
+    pub fn put_asked(&mut self, base: Base, arrived: Arrived) -> Result<(), Error> {
         self.forget_reject(&arrived.id)?;
         let row = StagedRow {
             id: arrived.id.clone(),
-            base_seq,
+            base,
             asked: true,
-            beside: self.beside(reader, &arrived.id)?,
             staged: Staged::Seen(arrived),
         };
         self.write(&row, false)?;
@@ -111,18 +102,11 @@ impl Stage {
     ///
     /// # Errors
     /// Of the database.
-    pub fn put_gone(
-        &mut self,
-        reader: &Reader,
-        base_seq: i64,
-        id: &ResourceId,
-        proof: &Proof,
-    ) -> Result<(), Error> {
+    pub fn put_gone(&mut self, base: Base, id: &ResourceId, proof: &Proof) -> Result<(), Error> {
         let row = StagedRow {
             id: id.clone(),
-            base_seq,
+            base,
             asked: true,
-            beside: self.beside(reader, id)?,
             staged: Staged::Gone(proof.clone()),
         };
         self.write(&row, false)?;
@@ -133,17 +117,11 @@ impl Stage {
     ///
     /// # Errors
     /// Of the database.
-    pub fn put_absent(
-        &mut self,
-        reader: &Reader,
-        base_seq: i64,
-        id: &ResourceId,
-    ) -> Result<(), Error> {
+    pub fn put_absent(&mut self, base: Base, id: &ResourceId) -> Result<(), Error> {
         let row = StagedRow {
             id: id.clone(),
-            base_seq,
+            base,
             asked: true,
-            beside: self.beside(reader, id)?,
             staged: Staged::Absent,
         };
         self.write(&row, false)?;
@@ -194,13 +172,12 @@ impl Stage {
         Ok(())
     }
 
-    fn put_seen(&mut self, reader: &Reader, base_seq: i64, arrived: Arrived) -> Result<(), Error> {
+    fn put_seen(&mut self, reader: &Reader, base: Base, arrived: Arrived) -> Result<(), Error> {
         self.forget_reject(&arrived.id)?;
         let row = StagedRow {
             id: arrived.id.clone(),
-            base_seq,
+            base,
             asked: false,
-            beside: self.beside(reader, &arrived.id)?,
             staged: Staged::Seen(arrived),
         };
         if let Some(rowid) = self.known(reader, &row.id)? {
@@ -303,19 +280,6 @@ impl Stage {
         Ok(rowid.filter(|rowid| self.is_known(*rowid)))
     }
 
-    /// The fingerprint that the mirror has of a resource.
-    fn beside(&self, reader: &Reader, id: &ResourceId) -> Result<Option<Fingerprint>, Error> {
-        let (instance, resource) = (self.key.instance.as_str(), self.key.resource.as_str());
-        let fingerprint = reader
-            .conn
-            .prepare_cached(
-                "SELECT fingerprint FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
-            )?
-            .query_row(params![instance, resource, id.as_str()], |row| row.get(0))
-            .optional()?;
-        Ok(fingerprint)
-    }
-
     fn is_known(&self, rowid: i64) -> bool {
         rowid <= self.horizon.max_rowid
     }
@@ -347,7 +311,7 @@ impl Stage {
         };
         let values = params![
             row.id.as_str(),
-            row.base_seq,
+            row.base.seq,
             counted,
             row.asked,
             arrived.map(|arrived| &arrived.canonical),
@@ -355,13 +319,13 @@ impl Stage {
             arrived.and_then(|arrived| arrived.modified_at.map(|at| at.to_string())),
             arrived.map(|arrived| arrived.fingerprint),
             proof,
-            row.beside,
+            row.base.tx,
         ];
         let inserted = self
             .conn
             .prepare_cached(
                 "INSERT OR IGNORE INTO staged
-                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, beside)
+                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(values)?;
@@ -370,7 +334,7 @@ impl Stage {
                 .prepare_cached(
                     "UPDATE staged
                      SET base_seq = ?2, asked = ?4, canonical = ?5, created_at = ?6, modified_at = ?7,
-                         fingerprint = ?8, proof = ?9, beside = ?10
+                         fingerprint = ?8, proof = ?9, base_tx = ?10
                      WHERE id = ?1",
                 )?
                 .execute(values)?;
@@ -408,7 +372,7 @@ impl Stage {
             ),
         };
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, beside
+            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx
              FROM staged WHERE {condition} ORDER BY id"
         ))?;
         let mut rows = statement.query([bound])?;
@@ -438,9 +402,11 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
     };
     Ok(StagedRow {
         id,
-        base_seq: row.get(1)?,
+        base: Base {
+            seq: row.get(1)?,
+            tx: row.get(8)?,
+        },
         asked: row.get(2)?,
-        beside: row.get(8)?,
         staged,
     })
 }

@@ -14,7 +14,7 @@ use super::read::Pin;
 use super::stage::{Stage, StageKey};
 use super::{Error, Mirror, Reader, beside};
 use crate::model::{
-    Certificate, InstanceName, Mode, Outcome, Page, PageReport, Paging, Proof, ResourceId,
+    Base, Certificate, InstanceName, Mode, Outcome, Page, PageReport, Paging, Proof, ResourceId,
     ResourceType, Row, Shares, TallySnapshot, Trigger, Verdict, Witness,
 };
 use crate::reconcile::decode::decode;
@@ -99,7 +99,7 @@ impl World {
             ..key(mode)
         };
         let hour = Duration::from_secs(3600);
-        Stage::open(None, &key, &self.reader(), self.now, hour)
+        Stage::open(None, &key, &self.reader(), None, self.now, hour)
             .unwrap()
             .0
     }
@@ -113,8 +113,13 @@ impl World {
 
     /// Reads one page.
     pub(super) fn page(&self, stage: &mut Stage, rows: &[Row]) -> PageReport {
+        self.page_asked_at(stage, self.mirror.base(), rows)
+    }
+
+    /// Reads one page that was asked for earlier.
+    pub(super) fn page_asked_at(&self, stage: &mut Stage, base: Base, rows: &[Row]) -> PageReport {
         let page = Page {
-            base_seq: self.mirror.head(),
+            base,
             rows: rows.to_vec(),
             rejects: Vec::new(),
         };
@@ -141,9 +146,9 @@ impl World {
             let certificate = complete(stage.distinct());
             let complete = certificate.as_complete().unwrap();
             for candidate in stage.candidates(&reader, complete).unwrap() {
-                let base_seq = self.mirror.head();
+                let base = self.mirror.base();
                 stage
-                    .put_gone(&reader, base_seq, &candidate.id, &proof(self.now))
+                    .put_gone(base, &candidate.id, &proof(self.now))
                     .unwrap();
             }
         }
@@ -271,7 +276,7 @@ pub(super) fn take(stage: &mut Stage, reader: &Reader, page: Page) -> PageReport
             Err(reject) => rejects.push(reject),
         }
     }
-    stage.put(reader, page.base_seq, arrived, rejects).unwrap()
+    stage.put(reader, page.base, arrived, rejects).unwrap()
 }
 
 pub(super) fn name(text: &str) -> InstanceName {

@@ -1,5 +1,6 @@
 //! Plain values: what the rules compute with and the edges carry. No input, no output, no clock.
 
+pub mod base;
 pub mod capability;
 pub mod certificate;
 pub mod change;
@@ -10,6 +11,7 @@ pub mod sync;
 pub mod time;
 pub mod user;
 
+pub use base::Base;
 pub use capability::{Capabilities, Obeyed};
 pub use certificate::{Certificate, CompleteCertificate, Doubt, Paging, Verdict};
 pub use change::{ChangeEvent, ChangeRecord, Kind, Proof, Reason, Shares, State, Witness};

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::base::Base;
 use super::id::{ResourceId, ResourceType};
 
 /// One answer of a list request, judged and cut into its resources, not yet decoded.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The feed's last `seq` at the moment the request was sent (promise P6).
-    pub base_seq: i64,
+    /// Where the mirror stood when the request was sent (promise P6).
+    pub base: Base,
     /// The resources of the page in the order they arrived.
     pub rows: Vec<Row>,
     /// What could not even be cut out with an id.

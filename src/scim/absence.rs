@@ -4,10 +4,10 @@
 use jiff::Timestamp;
 
 use super::client::{Asked, Session};
-use super::crawl::FeedHead;
+use super::crawl::Head;
 use super::error::Error;
 use crate::clock::Clock;
-use crate::model::{Proof, ResourceId, ResourceType, Row, Shares, Witness};
+use crate::model::{Base, Proof, ResourceId, ResourceType, Row, Shares, Witness};
 
 /// Candidates between two witnesses.
 pub const BATCH: usize = 20;
@@ -36,8 +36,8 @@ pub enum Finding {
     Gone {
         /// The id.
         id: ResourceId,
-        /// The feed's last `seq` when it was asked for (promise P6).
-        base_seq: i64,
+        /// Where the mirror stood when it was asked for (promise P6).
+        base: Base,
         /// The evidence.
         proof: Proof,
     },
@@ -45,8 +45,8 @@ pub enum Finding {
     Seen {
         /// The resource.
         row: Row,
-        /// The feed's last `seq` when it was asked for (promise P6).
-        base_seq: i64,
+        /// Where the mirror stood when it was asked for (promise P6).
+        base: Base,
     },
     /// Nothing is known.
     Unresolved {
@@ -69,7 +69,7 @@ pub struct Inquiry<'a> {
     /// Distinct ids that the complete crawl saw, for the proof.
     pub distinct: u64,
     /// Where the feed stands.
-    pub head: &'a FeedHead,
+    pub head: &'a Head,
     /// For the times in the proof.
     pub clock: &'a dyn Clock,
 }
@@ -111,10 +111,10 @@ impl Inquiry<'_> {
             false => None,
         };
         let finding = |(id, answer): (&ResourceId, Answer)| match (answer, &closing) {
-            (Answer::Found { row, base_seq }, _) => Finding::Seen { row, base_seq },
-            (Answer::NotFound { at, base_seq }, Some(Ok(closing))) => Finding::Gone {
+            (Answer::Found { row, base }, _) => Finding::Seen { row, base },
+            (Answer::NotFound { at, base }, Some(Ok(closing))) => Finding::Gone {
                 id: id.clone(),
-                base_seq,
+                base,
                 proof: Proof {
                     distinct: self.distinct,
                     asked_at: at,
@@ -181,12 +181,12 @@ impl Inquiry<'_> {
         if !id.is_askable() {
             return Ok(Answer::None("the id cannot be asked for safely".to_owned()));
         }
-        let base_seq = (self.head)();
+        let base = (self.head)();
         Ok(match self.session.get(self.resource, id).await {
-            Ok(Asked::Found(row)) => Answer::Found { row, base_seq },
+            Ok(Asked::Found(row)) => Answer::Found { row, base },
             Ok(Asked::NotFound) => Answer::NotFound {
                 at: self.clock.now(),
-                base_seq,
+                base,
             },
             Ok(Asked::Unclear(why)) => Answer::None(why),
             Err(error) if error.is_cancelled() => return Err(error),
@@ -199,11 +199,11 @@ impl Inquiry<'_> {
 enum Answer {
     Found {
         row: Row,
-        base_seq: i64,
+        base: Base,
     },
     NotFound {
         at: Timestamp,
-        base_seq: i64,
+        base: Base,
     },
     /// It says nothing about the resource.
     None(String),
@@ -254,7 +254,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let session = script::session(script::options(script::basic(), folder.path()), &script);
         let seq = AtomicI64::new(40);
-        let head: FeedHead = Arc::new(move || seq.fetch_add(1, Ordering::Relaxed));
+        let head: Head = Arc::new(move || Base {
+            seq: seq.fetch_add(1, Ordering::Relaxed),
+            tx: 0,
+        });
         let inquiry = Inquiry {
             session: &session,
             resource: ResourceType::User,
@@ -300,16 +303,10 @@ mod tests {
         let group = group(&["x", "y"], &["a", "b"], &["a", "b", "c"]);
         let (findings, asked) = ask(&["a", "b", "c", "y"], &group, never).await;
         assert_eq!(asked, ["a", "x", "y", "b"]);
-        let [
-            Finding::Gone {
-                base_seq, proof, ..
-            },
-            Finding::Seen { row, .. },
-        ] = &findings[..]
-        else {
+        let [Finding::Gone { base, proof, .. }, Finding::Seen { row, .. }] = &findings[..] else {
             panic!("{findings:?}");
         };
-        assert_eq!((proof.status, proof.distinct, *base_seq), (404, 4, 41));
+        assert_eq!((proof.status, proof.distinct, base.seq), (404, 4, 41));
         let witnesses = proof
             .witnesses
             .each_ref()

@@ -138,9 +138,9 @@ async fn leave_unasked(
 ) -> Result<(Stage, Reader), Error> {
     blocking(move || {
         // Whoever touches them from here on has learnt better.
-        let base_seq = stage.base_seq();
+        let base = stage.base();
         for candidate in &candidates {
-            stage.put_absent(&reader, base_seq, &candidate.id)?;
+            stage.put_absent(base, &candidate.id)?;
         }
         Ok((stage, reader))
     })
@@ -253,14 +253,10 @@ pub(super) async fn record(
         let mut stage = stage;
         for finding in findings {
             match finding {
-                Finding::Gone {
-                    id,
-                    base_seq,
-                    proof,
-                } => stage.put_gone(&reader, base_seq, &id, &proof)?,
+                Finding::Gone { id, base, proof } => stage.put_gone(base, &id, &proof)?,
                 // Who answers is reconciled as seen.
-                Finding::Seen { row, base_seq } => {
-                    put_row(&mut stage, &reader, resource, base_seq, &row)?;
+                Finding::Seen { row, base } => {
+                    put_row(&mut stage, &reader, resource, base, &row)?;
                 }
                 // Not proved, so not gone: the next full sync asks again.
                 Finding::Unresolved { why, .. } => {

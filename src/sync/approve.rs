@@ -74,7 +74,7 @@ pub async fn approve(
         before,
         session: session(source, Mode::Incremental, context),
         context: context.clone(),
-        head: Arc::new(move || head.head()),
+        head: Arc::new(move || head.base()),
         stage_path: None,
         epoch,
     };
@@ -132,10 +132,11 @@ async fn release(
         mode: reading.mode,
         fits: String::new(),
     };
-    let started_at = row.started_at;
+    let (started_at, recent_from) = (row.started_at, reading.incremental_from());
     let reader = mirror.read(Ok).await?;
     let (stage, reader) = blocking(move || {
-        let (stage, _none) = Stage::open(None, &key, &reader, started_at, RESUME_MAX_AGE)?;
+        let (stage, _none) =
+            Stage::open(None, &key, &reader, recent_from, started_at, RESUME_MAX_AGE)?;
         Ok((stage, reader))
     })
     .await?;
@@ -208,11 +209,11 @@ async fn ask_all(
             unasked.push((id.clone(), "this id cannot be asked for".to_owned()));
             continue;
         }
-        let base_seq = (reading.head)();
+        let base = (reading.head)();
         match reading.session.get(resource, id).await {
             Ok(Asked::Found(row)) => {
                 (stage, reader) = blocking(move || {
-                    settle::put_row(&mut stage, &reader, resource, base_seq, &row)?;
+                    settle::put_row(&mut stage, &reader, resource, base, &row)?;
                     Ok((stage, reader))
                 })
                 .await?;

@@ -154,17 +154,16 @@ pub async fn dry_run(
     let before = reader.source(&source.instance, source.resource)?;
     let mode = choose_mode(order.mode, &before);
     let session = session(source, mode, context);
-    let feed = reader.feed()?;
-    let head = feed.last_seq;
+    let (base, epoch) = (reader.base()?, reader.feed()?.epoch);
     let reading = Reading {
         source: source.clone(),
         mode,
         before,
         session,
         context: context.clone(),
-        head: Arc::new(move || head),
+        head: Arc::new(move || base),
         stage_path: None,
-        epoch: feed.epoch,
+        epoch,
     };
     let read = reading.read(reader).await?;
     if read.certificate.verdict == crate::model::Verdict::Refused {
@@ -299,7 +298,7 @@ impl<'a> Attempt<'a> {
         let mode = choose_mode(order.mode, &before);
         let head = {
             let mirror = mirror.clone();
-            Arc::new(move || mirror.head())
+            Arc::new(move || mirror.base())
         };
         let reading = Reading {
             source: source.clone(),

@@ -16,7 +16,7 @@ use crate::mirror::stage::{Stage, StageKey};
 use crate::model::{Capabilities, Certificate, Mode, Page, PageReport, ResourceType};
 use crate::reconcile;
 use crate::scim::client::Session;
-use crate::scim::crawl::{Crawl, CrawlOptions, CrawlPosition, FeedHead};
+use crate::scim::crawl::{Crawl, CrawlOptions, CrawlPosition, Head};
 use crate::scim::probe;
 
 /// A sync as far as it reads: it has no writer, so that a dry run cannot write.
@@ -31,8 +31,8 @@ pub struct Reading {
     pub session: Session,
     /// Clock, end, progress.
     pub context: Context,
-    /// Where the feed stands.
-    pub head: FeedHead,
+    /// Where the mirror stands.
+    pub head: Head,
     /// Where the stage lies; `None` for a dry run.
     pub stage_path: Option<PathBuf>,
     /// Of the feed: a stage of another epoch does not fit.
@@ -80,8 +80,16 @@ impl Reading {
         let capabilities = probed.as_ref().unwrap_or(&self.before.capabilities).clone();
         let key = self.stage_key();
         let (path, now) = (self.stage_path.clone(), self.context.clock.now());
+        let recent_from = self.incremental_from();
         let (reader, (stage, interrupted)) = with(reader, move |reader| {
-            Stage::open(path.as_deref(), &key, reader, now, RESUME_MAX_AGE)
+            Stage::open(
+                path.as_deref(),
+                &key,
+                reader,
+                recent_from,
+                now,
+                RESUME_MAX_AGE,
+            )
         })
         .await?;
         let resume = interrupted.and_then(|left| CrawlPosition::parse(&left.position).ok());
@@ -257,16 +265,21 @@ impl Reading {
         }
     }
 
-    /// Where an incremental sync starts: the watermark less the overlap.
+    /// From where this sync reads; a full one reads everything.
     fn since(&self) -> Option<Timestamp> {
         match self.mode {
             Mode::Full => None,
-            Mode::Incremental => self.before.watermark.map(|watermark| {
-                watermark
-                    .saturating_sub(self.source.overlap)
-                    .unwrap_or(Timestamp::UNIX_EPOCH)
-            }),
+            Mode::Incremental => self.incremental_from(),
         }
+    }
+
+    /// Where an incremental sync starts: the watermark less the overlap.
+    pub(super) fn incremental_from(&self) -> Option<Timestamp> {
+        self.before.watermark.map(|watermark| {
+            watermark
+                .saturating_sub(self.source.overlap)
+                .unwrap_or(Timestamp::UNIX_EPOCH)
+        })
     }
 
     fn stage_key(&self) -> StageKey {
@@ -288,9 +301,17 @@ impl Reading {
     async fn afresh(&self, stage: Stage, reader: Reader) -> Result<(Stage, Reader), Error> {
         let key = self.stage_key();
         let (path, now) = (self.stage_path.clone(), self.context.clock.now());
+        let recent_from = self.incremental_from();
         let (reader, (stage, _)) = with(reader, move |reader| {
             stage.remove()?;
-            Stage::open(path.as_deref(), &key, reader, now, RESUME_MAX_AGE)
+            Stage::open(
+                path.as_deref(),
+                &key,
+                reader,
+                recent_from,
+                now,
+                RESUME_MAX_AGE,
+            )
         })
         .await?;
         Ok((stage, reader))
@@ -366,7 +387,7 @@ fn take(
             Err(reject) => rejects.push(reject),
         }
     }
-    Ok(stage.put(reader, page.base_seq, arrived, rejects)?)
+    Ok(stage.put(reader, page.base, arrived, rejects)?)
 }
 
 /// Runs a piece of work that waits for the disk.

@@ -5,7 +5,7 @@ use super::read::{Reading, blocking, with};
 use super::{Error, Phase};
 use crate::mirror::Reader;
 use crate::mirror::stage::Stage;
-use crate::model::{ResourceId, Row};
+use crate::model::{Base, ResourceId, Row};
 use crate::reconcile;
 use crate::scim::client::Asked;
 
@@ -49,7 +49,7 @@ pub(super) async fn ask_each(
     let total = ids.len() as u64;
     for (id, done) in ids.into_iter().zip(0..) {
         reading.tell(Phase::Asking, done, Some(total));
-        let base_seq = (reading.head)();
+        let base = (reading.head)();
         let asked = if id.is_askable() {
             reading.session.get(reading.source.resource, &id).await?
         } else {
@@ -58,7 +58,7 @@ pub(super) async fn ask_each(
         let resource = reading.source.resource;
         (reader, stage) = with(reader, move |reader| {
             match asked {
-                Asked::Found(row) => put_row(&mut stage, reader, resource, base_seq, &row)?,
+                Asked::Found(row) => put_row(&mut stage, reader, resource, base, &row)?,
                 // Absence is for a full sync to prove.
                 Asked::NotFound => stage.drop_staged(&id)?,
                 Asked::Unclear(_) => stage.leave_out(&id)?,
@@ -75,13 +75,13 @@ pub(super) fn put_row(
     stage: &mut Stage,
     reader: &Reader,
     resource: crate::model::ResourceType,
-    base_seq: i64,
+    base: Base,
     row: &Row,
 ) -> Result<(), crate::mirror::Error> {
     match reconcile::decode::decode(resource, row) {
-        Ok(arrived) => stage.put_asked(reader, base_seq, arrived),
+        Ok(arrived) => stage.put_asked(base, arrived),
         Err(reject) => stage
-            .put(reader, base_seq, Vec::new(), vec![reject])
+            .put(reader, base, Vec::new(), vec![reject])
             .map(|_report| ()),
     }
 }

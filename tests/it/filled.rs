@@ -108,7 +108,7 @@ pub(crate) async fn apply(
         fits: String::new(),
     };
     let reader = mirror.reader()?;
-    let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO)?;
+    let (mut stage, _) = Stage::open(None, &key, &reader, None, now, Duration::ZERO)?;
     let arrived = users
         .iter()
         .map(|user| {
@@ -120,7 +120,7 @@ pub(crate) async fn apply(
             decode(ResourceType::User, &row).unwrap()
         })
         .collect();
-    stage.put(&reader, mirror.head(), arrived, Vec::new())?;
+    stage.put(&reader, mirror.base(), arrived, Vec::new())?;
     let source = reader.source(&acme(), ResourceType::User)?;
     let watch = Watch {
         instance: acme(),

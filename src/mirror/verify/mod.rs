@@ -325,7 +325,7 @@ mod tests {
                 "`acme` has 2 living users, 2 of them active",
             ),
             (
-                "INSERT INTO fingerprints VALUES ('acme', 'User', 'c', x'00', x'00')",
+                "INSERT INTO fingerprints VALUES ('acme', 'User', 'c', x'00', 1, x'00')",
                 "user `c` of `acme` has a fingerprint",
                 "user `c` of `acme` has a fingerprint",
             ),

@@ -89,7 +89,7 @@ impl Verification<'_> {
     /// An old or altered fingerprint, or one without a living user, would hide a change.
     pub(super) fn check_fingerprints(&mut self) -> Result<(), Stop> {
         let mut statement = self.reader.conn.prepare(
-            "SELECT fingerprints.instance, fingerprints.id, fingerprint, seal, changed_seq
+            "SELECT fingerprints.instance, fingerprints.id, fingerprint, seal, changed_seq, tx
              FROM fingerprints
              LEFT JOIN users ON users.instance = fingerprints.instance AND users.id = fingerprints.id
                  AND fingerprints.resource = ?1 AND gone_at IS NULL",
@@ -99,10 +99,10 @@ impl Verification<'_> {
             let [instance, id]: [String; 2] = [row.get(0)?, row.get(1)?];
             let named = named(&instance, &id);
             let (fingerprint, kept): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
-            let Some(changed_seq) = row.get(4)? else {
+            let Some(changed_seq) = row.get::<_, Option<i64>>(4)? else {
                 return differ(format!("{named} has a fingerprint, but is gone or missing"));
             };
-            if seal::tie(&fingerprint, &id, changed_seq) != kept[..] {
+            if seal::tie(&fingerprint, row.get(5)?, &id, changed_seq) != kept[..] {
                 return differ(format!(
                     "{named}: the fingerprint is not the one of record {changed_seq}, at which the mirror is"
                 ));

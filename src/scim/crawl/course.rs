@@ -12,7 +12,7 @@ use super::index::ByIndex;
 use super::key::ByKey;
 use super::position::{CrawlPosition, Seen};
 use super::way::{Moved, Place, Way};
-use crate::model::{Doubt, Obeyed, Page, ResourceType};
+use crate::model::{Base, Doubt, Obeyed, Page, ResourceType};
 use crate::scim::client::{ListQuery, Listing};
 use crate::scim::error::Error;
 
@@ -65,10 +65,10 @@ pub(super) struct Course {
     failed: Option<Error>,
 }
 
-/// One answer, and where the feed stood when it was asked for.
+/// One answer, and where the mirror stood when it was asked for.
 struct Answered {
     count: u32,
-    base_seq: i64,
+    base: Base,
     outcome: Result<Listing, Error>,
 }
 
@@ -157,7 +157,7 @@ impl Course {
     }
 
     /// Takes the answer to a request.
-    pub(super) fn answer(&mut self, ask: &Ask, base_seq: i64, outcome: Result<Listing, Error>) {
+    pub(super) fn answer(&mut self, ask: &Ask, base: Base, outcome: Result<Listing, Error>) {
         self.in_flight -= 1;
         if ask.generation != self.generation {
             return;
@@ -165,7 +165,7 @@ impl Course {
         self.asked.remove(&ask.place);
         let answered = Answered {
             count: ask.query.count,
-            base_seq,
+            base,
             outcome,
         };
         self.arrived.insert(ask.place, answered);

@@ -28,10 +28,10 @@ use self::judge::Ended;
 pub use self::position::{CrawlPosition, InvalidPosition};
 use super::client::{ListQuery, Listing, Session};
 use super::error::Error;
-use crate::model::{Capabilities, Certificate, Page, PageReport, ResourceType};
+use crate::model::{Base, Capabilities, Certificate, Page, PageReport, ResourceType};
 
-/// Where the feed stands: asked before each request (promise P6).
-pub type FeedHead = Arc<dyn Fn() -> i64 + Send + Sync>;
+/// Where the mirror stands: asked before each request (promise P6).
+pub type Head = Arc<dyn Fn() -> Base + Send + Sync>;
 
 /// What a crawl reads.
 #[derive(Clone, Debug)]
@@ -48,16 +48,16 @@ pub struct CrawlOptions {
 pub struct Crawl {
     session: Session,
     resource: ResourceType,
-    head: FeedHead,
+    head: Head,
     course: Course,
     resumed: bool,
     tasks: JoinSet<Answered>,
 }
 
-/// A request, where the feed stood when it was sent, and its answer.
+/// A request, where the mirror stood when it was sent, and its answer.
 struct Answered {
     ask: Ask,
-    base_seq: i64,
+    base: Base,
     outcome: Result<Listing, Error>,
 }
 
@@ -78,7 +78,7 @@ impl Crawl {
     pub fn start(
         session: Session,
         options: CrawlOptions,
-        head: FeedHead,
+        head: Head,
         resume: Option<CrawlPosition>,
     ) -> Self {
         let resume = resume.filter(|position| position.since == options.since);
@@ -180,16 +180,12 @@ impl Crawl {
 
     fn send(&mut self) {
         while let Some(ask) = self.course.ask() {
-            let base_seq = (self.head)();
+            let base = (self.head)();
             let session = self.session.clone();
             let resource = self.resource;
             let request = async move {
                 let outcome = session.list(resource, &ask.query).await;
-                Answered {
-                    ask,
-                    base_seq,
-                    outcome,
-                }
+                Answered { ask, base, outcome }
             };
             self.tasks.spawn(request.in_current_span());
         }
@@ -197,7 +193,7 @@ impl Crawl {
 
     fn take(&mut self, done: Result<Answered, tokio::task::JoinError>) {
         match done {
-            Ok(done) => (self.course).answer(&done.ask, done.base_seq, done.outcome),
+            Ok(done) => (self.course).answer(&done.ask, done.base, done.outcome),
             // Nobody aborts single tasks, so it panicked: that is not hidden.
             Err(error) => {
                 if let Ok(panic) = error.try_into_panic() {

@@ -253,22 +253,20 @@ impl History {
             fits: String::new(),
         };
         let reader = self.mirror.reader().unwrap();
-        let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO).unwrap();
+        let (mut stage, _) = Stage::open(None, &key, &reader, None, now, Duration::ZERO).unwrap();
         let arrived = self.directories[instance]
             .iter()
             .filter(|(id, _)| plan.only.as_ref().is_none_or(|only| only.contains(id)))
             .map(|(_, user)| decode(USER, &row(user)).unwrap())
             .collect();
-        let head = self.mirror.head();
-        stage.put(&reader, head, arrived, plan.rejects).unwrap();
+        let base = self.mirror.base();
+        stage.put(&reader, base, arrived, plan.rejects).unwrap();
         let source = reader.source(&key.instance, USER).unwrap();
         let certificate = complete(stage.distinct());
         if plan.mode == Mode::Full && source.baseline_at.is_some() {
             let certificate = certificate.as_complete().unwrap();
             for absent in stage.candidates(&reader, certificate).unwrap() {
-                stage
-                    .put_gone(&reader, head, &absent.id, &proof(now))
-                    .unwrap();
+                stage.put_gone(base, &absent.id, &proof(now)).unwrap();
             }
         }
         let watch = Watch {

@@ -12,7 +12,6 @@ use super::course::{CASE, Case, Own};
 use super::laws::Healing;
 use super::matrix::Promise::{P2, P6, P7};
 use super::trial::{SETUP, Setup, Trial};
-use crate::harness::text;
 
 /// Neither the watermark nor the pace depends on our clock, and the schedule goes on by the new time.
 async fn our_clock_is_set(trial: &mut Trial, by: SignedDuration) {

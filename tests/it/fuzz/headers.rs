@@ -10,7 +10,7 @@ use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use musterd::clock::{Clock as _, SystemClock};
-use musterd::model::{Capabilities, Foreign, PageReport, ResourceId, ResourceType};
+use musterd::model::{Base, Capabilities, Foreign, PageReport, ResourceId, ResourceType};
 use musterd::scim::answer;
 use musterd::scim::client::{Answer, BoxFuture, Exchange, Request};
 use musterd::scim::crawl::{Crawl, CrawlOptions};
@@ -261,7 +261,7 @@ fn certified(answer: &Answer) -> Checked {
             capabilities: Capabilities::default(),
             since: Some(Timestamp::UNIX_EPOCH),
         };
-        let mut crawl = Crawl::start(session, options, Arc::new(|| 0), None);
+        let mut crawl = Crawl::start(session, options, Arc::new(Base::default), None);
         let mut new_ids = 3;
         while crawl.next().await.unwrap().is_some() {
             crawl.report(PageReport { new_ids });

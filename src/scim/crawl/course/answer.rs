@@ -5,7 +5,7 @@ use super::super::position::Seen;
 use super::super::stamps::{self, Stamps};
 use super::super::way::{Contradiction, Moved, PageRead, Place, Way};
 use super::{Answered, Course, MOST_BARREN_PAGES, Step};
-use crate::model::{Doubt, Obeyed, Page, Reject};
+use crate::model::{Base, Doubt, Obeyed, Page, Reject};
 use crate::scim::client::Listing;
 use crate::scim::error::Error;
 
@@ -42,7 +42,7 @@ impl Course {
                             read.doubts.push(Doubt::BoundReached);
                         }
                         let moved = way.moved(place);
-                        self.take_page(answered.base_seq, listing, read, stamps, moved);
+                        self.take_page(answered.base, listing, read, stamps, moved);
                     }
                     Err(Contradiction::OutOfBounds) => {
                         self.contradicted(true, Doubt::FilterIgnored, Obeyed::Ignored);
@@ -69,7 +69,7 @@ impl Course {
                     Some(reject) => {
                         way.step_over(place, &reject);
                         let moved = way.moved(place);
-                        self.take_reject(answered.base_seq, reject, moved, error);
+                        self.take_reject(answered.base, reject, moved, error);
                     }
                     None => self.failed = Some(error),
                 }
@@ -80,7 +80,7 @@ impl Course {
 
     fn take_page(
         &mut self,
-        base_seq: i64,
+        base: Base,
         listing: Listing,
         read: PageRead,
         stamps: Stamps,
@@ -101,7 +101,7 @@ impl Course {
             && matches!(moved, Moved::Index(_))
             && stamps::has_newcomer(self.resource, &listing, self.handed.first_date);
         let page = Page {
-            base_seq,
+            base,
             rows: listing.rows,
             rejects: listing.rejects,
         };
@@ -122,14 +122,14 @@ impl Course {
         self.push(page, seen, moved);
     }
 
-    fn take_reject(&mut self, base_seq: i64, reject: Reject, moved: Moved, error: Error) {
+    fn take_reject(&mut self, base: Base, reject: Reject, moved: Moved, error: Error) {
         self.unreadable_in_a_row += 1;
         if self.unreadable_in_a_row > MOST_UNREADABLE_IN_A_ROW {
             self.failed = Some(error);
             return;
         }
         let page = Page {
-            base_seq,
+            base,
             rows: Vec::new(),
             rejects: vec![reject],
         };

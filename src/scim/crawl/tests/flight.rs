@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::model::{Page, PageReport, Verdict};
+use crate::model::{Base, Page, PageReport, Verdict};
 use crate::scim::client::Session;
-use crate::scim::crawl::{Crawl, CrawlOptions, FeedHead, Finished};
+use crate::scim::crawl::{Crawl, CrawlOptions, Finished, Head};
 use crate::scim::script::{self, Reply, Script, Sent, json};
 
 /// An instance that takes 100 ms for an answer, and how to talk to it.
@@ -59,7 +59,10 @@ impl Wire {
             since: None,
         };
         let seq = AtomicI64::new(0);
-        let head: FeedHead = Arc::new(move || seq.fetch_add(1, Ordering::Relaxed));
+        let head: Head = Arc::new(move || Base {
+            seq: seq.fetch_add(1, Ordering::Relaxed),
+            tx: 0,
+        });
         Crawl::start(self.session.clone(), options, head, resume)
     }
 }
@@ -108,7 +111,7 @@ async fn the_next_page_is_on_its_way_while_one_is_reconciled() {
     let mut ids = BTreeSet::new();
     let mut feed = Vec::new();
     while let Some(page) = take(&mut crawl, &mut ids).await.unwrap() {
-        feed.push(page.base_seq);
+        feed.push(page.base.seq);
         // Reconciling takes longer than the instance: its answer has come by then.
         tokio::time::sleep(Duration::from_millis(150)).await;
         assert_eq!(wire.script.sent().len(), feed.len() + 2);

@@ -10,7 +10,7 @@ use super::course::{Ask, Course};
 use super::fake::{Fake, time};
 use super::judge::{Ended, judge, key_skips};
 use super::position::CrawlPosition;
-use crate::model::{Capabilities, Certificate, Obeyed, ResourceId, ResourceType};
+use crate::model::{Base, Capabilities, Certificate, Obeyed, ResourceId, ResourceType};
 use crate::scim::client::ListQuery;
 use crate::scim::error::Error;
 
@@ -117,7 +117,7 @@ impl Bench {
                 let n = self.fake.asked.len();
                 (self.churn)(&mut self.fake, n);
                 let outcome = self.fake.list(&ask.query);
-                course.answer(&ask, 0, outcome);
+                course.answer(&ask, Base::default(), outcome);
                 continue;
             }
             course.settle();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::fake::{Filters, Sorted, Totals, row};
 use super::*;
-use crate::model::{Doubt, Paging, Verdict};
+use crate::model::{Base, Doubt, Paging, Verdict};
 use crate::scim::client::Listing;
 
 #[test]
@@ -162,7 +162,7 @@ fn one_row_without_a_stamp_does_not_spoil_an_incremental() {
             rejects: vec![],
             date: None,
         };
-        course.answer(&ask, 0, Ok(listing));
+        course.answer(&ask, Base::default(), Ok(listing));
         course.hand_out().unwrap();
         course.is_refused()
     };
@@ -441,7 +441,7 @@ fn an_instance_that_never_ends_is_left_at_a_bound() {
                     rejects: vec![],
                     date: None,
                 };
-                course.answer(&ask, 0, Ok(listing));
+                course.answer(&ask, Base::default(), Ok(listing));
             }
             while course.hand_out().unwrap().is_some() {
                 course.report(10);
