@@ -59,21 +59,8 @@ fn a_list_that_shifts_while_it_is_read_makes_nobody_leave() {
 
 /// Killed in the middle of a full crawl: the mirror is as it was, and the next sync finds everything,
 /// the leaver too, who left before and was not seen by either part of the crawl.
-#[test]
-fn a_killed_full_sync_leaves_nothing_half_and_goes_on() {
-    // Many small pages: the position is kept every so many.
-    let odd = Odd {
-        count: |asked| asked.min(2),
-        ..WELL_BEHAVED
-    };
-    let world = World::start(Directory::of(N_USERS, sys_id), odd);
-    world.baseline();
-    world.server.edit(|directory| {
-        directory.leave(LEAVER);
-        directory.set(3, "title", Value::from("Principal"));
-    });
-    let users = world.home.rows("SELECT * FROM users ORDER BY id");
-    let asked = world.server.asked().len();
+/// Kills a full sync that has read all but the end of the list.
+fn kill_a_full_sync_near_its_end(world: &World) {
     // The last page never comes.
     world.server.hold_back(|request| {
         let last = (0..N_USERS)
@@ -97,6 +84,60 @@ fn a_killed_full_sync_leaves_nothing_half_and_goes_on() {
     // Dropping it kills it.
     drop(sync);
     world.server.let_go();
+}
+
+#[test]
+fn what_a_killed_full_sync_read_undoes_nothing_that_was_read_since() {
+    let odd = Odd {
+        count: |asked| asked.min(2),
+        ..WELL_BEHAVED
+    };
+    let world = World::start(Directory::of(N_USERS, sys_id), odd);
+    world.baseline();
+    let first = (0..N_USERS).min_by_key(|n| sys_id(*n)).expect("users");
+    let (seq, active) = (
+        world.seq(),
+        format!("SELECT active FROM users WHERE id = '{}'", sys_id(first)),
+    );
+    world
+        .server
+        .edit(|directory| directory.set(first, "active", Value::from(false)));
+    kill_a_full_sync_near_its_end(&world);
+    // Somebody thought better of it, and an incremental sync finds what the mirror has.
+    world
+        .server
+        .edit(|directory| directory.set(first, "active", Value::from(true)));
+    let ran = world.home.sync("incremental");
+    assert_eq!((ran.code, world.seq()), (Some(0), seq), "{ran}");
+    assert!(text(&world.home.last_sync(), "seen").is_some_and(|seen| seen != "0"));
+
+    let ran = world.home.sync("full");
+    world.succeeded(&ran, "complete");
+    let certificate = text(&world.home.last_sync(), "certificate").expect("a certificate");
+    let certificate: Value = serde_json::from_str(&certificate).expect("JSON");
+    assert_eq!(certificate["resumed"], Value::from(true), "{certificate}");
+    assert!(world.home.one::<bool>(&active));
+    assert_eq!(world.seq(), seq, "nothing was written of him");
+    world.equals_the_directory(&ran);
+    world.home.verify();
+}
+
+#[test]
+fn a_killed_full_sync_leaves_nothing_half_and_goes_on() {
+    // Many small pages: the position is kept every so many.
+    let odd = Odd {
+        count: |asked| asked.min(2),
+        ..WELL_BEHAVED
+    };
+    let world = World::start(Directory::of(N_USERS, sys_id), odd);
+    world.baseline();
+    world.server.edit(|directory| {
+        directory.leave(LEAVER);
+        directory.set(3, "title", Value::from("Principal"));
+    });
+    let users = world.home.rows("SELECT * FROM users ORDER BY id");
+    let asked = world.server.asked().len();
+    kill_a_full_sync_near_its_end(&world);
     assert_eq!(world.home.rows("SELECT * FROM users ORDER BY id"), users);
     let by_the_killed = world.server.asked().len() - asked;
     world.home.verify();
