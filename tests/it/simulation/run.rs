@@ -364,12 +364,18 @@ impl<'a> Run<'a> {
         }
         self.rest().await;
         self.world.stop().await;
+        // Of a sync that was under way, too.
+        self.watch.check_now();
         self.is_tidy();
     }
 
-    /// What a sync kept beside the mirror is gone when it has succeeded.
+    /// What a sync kept beside the mirror is gone when it has succeeded. What one kept that was cut short is
+    /// the next one's to go on with.
     fn is_tidy(&self) {
         let laws = self.watch.laws();
+        let left = std::fs::read_dir(self.world.folder()).unwrap();
+        let names = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let names: Vec<String> = names.collect();
         for instance in &self.plan.instances {
             for mode in ["full", "incremental"] {
                 let mut all = laws.syncs.values().rev();
@@ -381,7 +387,8 @@ impl<'a> Run<'a> {
                 });
                 let stage = format!("mirror.db.stage-{}-{mode}", instance.name);
                 if newest.is_some_and(|sync| sync.outcome == "succeeded")
-                    && self.world.folder().join(&stage).exists()
+                    // It, its log and its index.
+                    && names.iter().any(|name| name.starts_with(&stage))
                 {
                     self.watch.fail(Broken {
                         law: "no stage outlives its sync",
