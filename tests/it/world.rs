@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use musterd::clock::SharedClock;
@@ -42,17 +42,107 @@ pub(crate) struct World {
 /// Makes the line to the instance of this name of the one that does nothing but carry.
 pub(crate) type LineMaker = Arc<dyn Fn(&str, InProcess) -> Arc<dyn Exchange> + Send + Sync>;
 
-/// A runtime whose time is simulated, and in which nothing depends on how fast threads are: what waits
-/// for the disk is done by one thread, in the order in which it was asked for, and a task that another
-/// one woke goes before one that such work woke.
-pub(crate) fn runtime() -> Runtime {
-    Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .max_blocking_threads(1)
-        .global_queue_interval(u32::MAX)
-        .build()
-        .unwrap()
+/// A runtime whose time is simulated, and in which nothing depends on how fast threads are. What waits for
+/// the disk and what does not take turns: all that can go on goes on until everybody waits, then one
+/// thread does all that was asked of the disk, in that order, while all else stands still.
+pub(crate) struct Simulated {
+    runtime: Runtime,
+    disk: Arc<Disk>,
+}
+
+impl Simulated {
+    pub(crate) fn new() -> Self {
+        Self::with_threads(|| {})
+    }
+
+    /// One whose threads do this first.
+    pub(crate) fn with_threads(begin: impl Fn() + Send + Sync + 'static) -> Self {
+        let disk = Arc::new(Disk::default());
+        let [named, begun, ended, parked] = std::array::from_fn(|_| Arc::clone(&disk));
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            // Who was woken by another goes before who was woken by the disk.
+            .global_queue_interval(u32::MAX)
+            // One thread at a time for the disk. It is named when the first piece of work is asked for, waits
+            // for its turn, and ends when all is done.
+            .max_blocking_threads(1)
+            .thread_keep_alive(Duration::ZERO)
+            .thread_name_fn(move || {
+                named.ask();
+                "disk".to_owned()
+            })
+            .on_thread_start(move || {
+                begin();
+                begun.wait_for_turn();
+            })
+            .on_thread_stop(move || ended.end())
+            .on_thread_park(move || parked.catch_up())
+            .build()
+            .unwrap();
+        Self { runtime, disk }
+    }
+
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    pub(crate) fn disk(&self) -> Arc<Disk> {
+        Arc::clone(&self.disk)
+    }
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        // The runtime waits for its thread, which does nothing more than end.
+        self.disk.state().is_its_turn = true;
+        self.disk.changed.notify_all();
+    }
+}
+
+/// Lets what waits for the disk and all else take turns.
+#[derive(Default)]
+pub(crate) struct Disk {
+    state: Mutex<Turns>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Turns {
+    is_its_turn: bool,
+    /// Whether a thread was asked for that has not ended.
+    is_busy: bool,
+}
+
+impl Disk {
+    /// Waits until all that was asked of the disk is done.
+    pub(crate) fn catch_up(&self) {
+        let mut state = self.state();
+        state.is_its_turn = true;
+        self.changed.notify_all();
+        let wait = self.changed.wait_while(state, |state| state.is_busy);
+        wait.unwrap_or_else(PoisonError::into_inner).is_its_turn = false;
+    }
+
+    fn ask(&self) {
+        self.state().is_busy = true;
+    }
+
+    fn wait_for_turn(&self) {
+        let wait = self
+            .changed
+            .wait_while(self.state(), |state| !state.is_its_turn);
+        drop(wait);
+    }
+
+    fn end(&self) {
+        self.state().is_busy = false;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Turns> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A running daemon.

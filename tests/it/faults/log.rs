@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use tokio::runtime::{Builder, Runtime};
 use tracing::{Dispatch, dispatcher};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::world::Simulated;
 
 /// A log that is being written.
 #[derive(Clone, Default)]
@@ -24,20 +25,12 @@ pub(super) struct Line {
 
 impl Log {
     /// A runtime whose time is simulated, and all of whose threads log here.
-    pub(super) fn runtime(&self) -> Runtime {
+    pub(super) fn runtime(&self) -> Simulated {
         let dispatch = self.dispatch();
-        Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            // As in `world::runtime`: nothing depends on how fast threads are.
-            .max_blocking_threads(1)
-            .global_queue_interval(u32::MAX)
-            .on_thread_start(move || {
-                // It holds for as long as the thread lives.
-                std::mem::forget(dispatcher::set_default(&dispatch));
-            })
-            .build()
-            .unwrap()
+        Simulated::with_threads(move || {
+            // It holds for as long as the thread lives.
+            std::mem::forget(dispatcher::set_default(&dispatch));
+        })
     }
 
     /// Where this thread has to log to.

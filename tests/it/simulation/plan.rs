@@ -132,7 +132,7 @@ pub(super) struct Amid {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
     pub(super) after: Arm,
-    /// So many pieces of work on the disk later.
+    /// So many turns of the disk later: in each, all that waits for it is done.
     pub(super) steps: u32,
     /// How long until somebody starts it again.
     pub(super) down: Duration,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use musterd::clock::{Clock as _, SharedClock};
@@ -19,7 +18,7 @@ use super::plan::{Death, Login, Moment, Plan, What};
 use super::settings;
 use super::sums::Sums;
 use super::watch::{Line, Watch};
-use crate::world::{START, World, runtime};
+use crate::world::{Disk, START, Simulated, World};
 
 /// What became of a seed.
 pub(super) struct Report {
@@ -122,9 +121,10 @@ impl<'a> Run<'a> {
     fn live_on(&mut self) {
         let mut deaths = self.plan.deaths.iter().copied();
         loop {
-            let runtime = runtime();
-            let end = runtime.block_on(self.live(deaths.next()));
-            drop(runtime);
+            let simulated = Simulated::new();
+            let disk = simulated.disk();
+            let end = simulated.block_on(self.live(deaths.next(), &disk));
+            drop(simulated);
             self.world.bury();
             self.sums.lives += 1;
             self.watch.check_now();
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
     }
 
     /// One life of the daemon. Ends with nothing under way on the disk.
-    async fn live(&mut self, death: Option<Death>) -> End {
+    async fn live(&mut self, death: Option<Death>, disk: &Disk) -> End {
         self.clock.begin_life();
         self.watch.begin_life(death);
         self.watch.note(|| format!("starts, to die: {death:?}"));
@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
         let dies = async {
             let death = watch.doomed().await;
             for _ in 0..death.steps {
-                // All such work is done by one thread in its order: each of these is one step of the flow.
+                // Each is one turn of the disk: one step of every flow that waits for it.
                 let _done = tokio::task::spawn_blocking(|| ()).await;
             }
             death
@@ -161,9 +161,7 @@ impl<'a> Run<'a> {
             end = self.go_through() => end,
         };
         // What has begun comes to its end, as a write does whose process is killed.
-        let (done, is_done) = mpsc::channel();
-        tokio::task::spawn_blocking(move || done.send(()));
-        is_done.recv().unwrap();
+        disk.catch_up();
         self.clock.end_life();
         if let End::Died(death) = &end {
             self.watch.check_now();
@@ -366,12 +364,18 @@ impl<'a> Run<'a> {
         }
         self.rest().await;
         self.world.stop().await;
+        // Of a sync that was under way, too.
+        self.watch.check_now();
         self.is_tidy();
     }
 
-    /// What a sync kept beside the mirror is gone when it has succeeded.
+    /// What a sync kept beside the mirror is gone when it has succeeded. What one kept that was cut short is
+    /// the next one's to go on with.
     fn is_tidy(&self) {
         let laws = self.watch.laws();
+        let left = std::fs::read_dir(self.world.folder()).unwrap();
+        let names = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let names: Vec<String> = names.collect();
         for instance in &self.plan.instances {
             for mode in ["full", "incremental"] {
                 let mut all = laws.syncs.values().rev();
@@ -383,7 +387,8 @@ impl<'a> Run<'a> {
                 });
                 let stage = format!("mirror.db.stage-{}-{mode}", instance.name);
                 if newest.is_some_and(|sync| sync.outcome == "succeeded")
-                    && self.world.folder().join(&stage).exists()
+                    // It, its log and its index.
+                    && names.iter().any(|name| name.starts_with(&stage))
                 {
                     self.watch.fail(Broken {
                         law: "no stage outlives its sync",
