@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -147,31 +147,21 @@ impl Executor {
         lines: &Lines,
         stop: &CancellationToken,
     ) -> anyhow::Result<Ended> {
-        let reader = self.fleet.mirror.reader()?;
-        let hold = reader
-            .hold(hold_id)?
-            .with_context(|| format!("there is no hold {hold_id}: see `musterd holds`"))?;
-        ensure!(
-            hold.state == "open",
-            "hold {hold_id} is {} already, nothing was changed",
-            hold.state
-        );
-        ensure!(
-            hold.digest == digest,
-            "this is not the digest of hold {hold_id}, nothing was changed: look again at `musterd holds show {hold_id}`"
-        );
+        let approvable = || self.fleet.mirror.reader()?.approvable(hold_id, digest);
+        let hold = approvable()?;
         let links = self.fleet.named(std::slice::from_ref(&hold.instance))?;
         let Some(link) = links.first() else {
             return Ok(Ended::Failed(String::new()));
         };
+        // Whoever waited looks again: it may be approved by now.
+        let _turn = link.approval_lane().lock().await;
+        let hold = approvable()?;
         if hold.guard == "source_changed" {
-            let now = self.fleet.clock.now();
-            let approved = self
-                .fleet
+            let (now, digest) = (self.fleet.clock.now(), digest.to_owned());
+            self.fleet
                 .mirror
-                .write(move |writer| writer.approve_source_change(hold_id, now))
+                .write(move |writer| writer.approve_source_change(hold_id, &digest, now))
                 .await?;
-            ensure!(approved, "hold {hold_id} was closed meanwhile");
             lines
                 .row(json!({
                     "hold_id": hold_id,
@@ -185,7 +175,7 @@ impl Executor {
                 .await;
             return Ok(Ended::Done);
         }
-        match reader.source_change(&link.name)? {
+        match self.fleet.mirror.reader()?.source_change(&link.name)? {
             SourceChange::None => {}
             SourceChange::Open(other) => bail!(
                 "`{}` looks like another directory: hold {other} comes first, nothing was changed",
@@ -197,7 +187,6 @@ impl Executor {
                 hold.instance
             ),
         }
-        drop(reader);
         let (row, answers) = self
             .fleet
             .approve(link, &hold, stop, &progress(lines))

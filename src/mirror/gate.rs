@@ -851,9 +851,13 @@ mod tests {
             let now = world.now;
             let held = world.mirror.write(move |writer| {
                 writer.apply(&mut stage, &batch, None, &finish)?;
-                writer.approve_source_change(1, now)
+                let digest: String =
+                    writer
+                        .conn
+                        .query_row("SELECT digest FROM holds", [], |row| row.get(0))?;
+                writer.approve_source_change(1, &digest, now)
             });
-            assert!(held.await.unwrap());
+            held.await.unwrap();
 
             let mut stage = whole(&world);
             if left_out {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::apply::one_transaction;
 use super::read::{Reading, blocking};
 use super::{
     Context, Error, Phase, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, absent, session, settle,
@@ -53,7 +52,8 @@ pub enum Fate {
 /// of whom, in the order of ids. Told to stop, it leaves held whom it has not released.
 ///
 /// # Errors
-/// When the mirror cannot be read, or cannot even record the end.
+/// When the hold was closed while its users were asked for; when the mirror cannot be read, or cannot even
+/// record the end.
 pub async fn approve(
     mirror: &Mirror,
     source: &Source,
@@ -80,7 +80,7 @@ pub async fn approve(
     };
     let mut row = blank_row(&reading);
     let mut unasked = Unasked::new();
-    if let Err(error) = release(mirror, &reading, hold.id, &held, &mut unasked, &mut row).await {
+    if let Err(error) = release(mirror, &reading, hold, &held, &mut unasked, &mut row).await {
         let why = error.chain();
         unasked = held
             .users
@@ -88,6 +88,9 @@ pub async fn approve(
             .map(|(id, _)| (id.clone(), why.clone()))
             .collect();
         record_failure(mirror, &reading, &mut row, &error).await?;
+        if let Error::NotApprovable(error) = error {
+            return Err(error);
+        }
     }
     let hold_id = hold.id;
     let fates = mirror.read(move |reader| fates(&reader, hold_id, &held, &unasked));
@@ -121,7 +124,7 @@ fn blank_row(reading: &Reading) -> SyncRow {
 async fn release(
     mirror: &Mirror,
     reading: &Reading,
-    hold_id: i64,
+    hold: &HoldRow,
     held: &HeldUsers,
     unasked: &mut Unasked,
     row: &mut SyncRow,
@@ -148,7 +151,7 @@ async fn release(
         row.error = Some(why.clone());
     }
     row.id = mirror.write(|writer| writer.reserve_sync()).await?;
-    apply(mirror, reading, stage, reader, hold_id, row).await
+    apply(mirror, reading, stage, reader, hold, row).await
 }
 
 /// A few users say nothing of the instance's health, so that this leaves its row and no more.
@@ -266,16 +269,18 @@ async fn apply(
     reading: &Reading,
     mut stage: Stage,
     mut reader: Reader,
-    hold_id: i64,
+    hold: &HoldRow,
     row: &mut SyncRow,
 ) -> Result<(), Error> {
     let mut batch = Batch {
         watch: reading.watch(),
-        treatment: Treatment::Approved(hold_id),
+        treatment: Treatment::Approved(hold.id),
         mends: None,
         sync_id: row.id,
         limit: RECORDS_PER_TRANSACTION,
     };
+    // The first transaction looks again; those after it go on with what it began.
+    let mut approved = Some((hold.id, hold.digest.clone()));
     let mut after = None;
     let mut doubtful = Vec::new();
     loop {
@@ -292,8 +297,21 @@ async fn apply(
             full_and_complete: false,
             capabilities: None,
         };
-        let (returned, applied) =
-            one_transaction(mirror, stage, batch.clone(), after, finish).await?;
+        let (batch, approved) = (batch.clone(), approved.take());
+        let written = mirror.write(move |writer| {
+            if let Some((hold_id, digest)) = approved {
+                writer.approvable(hold_id, &digest)?;
+            }
+            let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
+            Ok((stage, applied))
+        });
+        let (returned, applied) = written.await.map_err(|error| {
+            if error.is_about_a_hold() {
+                Error::NotApprovable(error)
+            } else {
+                error.into()
+            }
+        })?;
         stage = returned;
         row.created += applied.created;
         row.updated += applied.updated;

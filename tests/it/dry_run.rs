@@ -187,8 +187,8 @@ async fn approve_another_directory(fleet: &Fleet, rng: &mut fastrand::Rng) {
         if hold.guard == "source_changed" && rng.bool() {
             let approved = fleet
                 .mirror
-                .write(move |writer| writer.approve_source_change(hold.id, now));
-            assert!(approved.await.unwrap());
+                .write(move |writer| writer.approve_source_change(hold.id, &hold.digest, now));
+            approved.await.unwrap();
         }
     }
 }

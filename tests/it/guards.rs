@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use musterd::control::{Ended, Request};
 use musterd::model::Mode;
-use musterd::sandbox::{self, Column, Values};
+use musterd::sandbox::{self, Column, Effect, Fault, Values};
+use serde_json::Value;
 
 use crate::fleet::Linked;
 
@@ -28,6 +30,17 @@ impl Linked {
             let active = directory.users().iter().filter(|user| user.active);
             active.map(|user| user.sys_id.to_string()).collect()
         })
+    }
+
+    /// An approval as it comes in through the socket, of the one open hold.
+    fn approval(&self) -> Request {
+        let open = "SELECT id || ' ' || digest FROM holds WHERE state = 'open'";
+        let open: String = self.one(open);
+        let (id, digest) = open.split_once(' ').unwrap();
+        Request::Approve {
+            hold_id: id.parse().unwrap(),
+            digest: digest.to_owned(),
+        }
     }
 
     /// How many of these the next incremental sync deactivates, and how many it holds.
@@ -92,5 +105,43 @@ async fn the_share_is_of_the_users_at_the_windows_start_whatever_the_history() {
             "{history}: {} users",
             ids.len()
         );
+    }
+}
+
+const FIVE_PASS: &str =
+    "guard.deactivations = { at_least = 5, count = 5, percent = 100, window = \"24h\" }";
+
+/// One hold is approved once, whoever else says so at the same moment.
+#[tokio::test(start_paused = true)]
+async fn of_two_approvals_at_once_one_is_told_that_it_came_late() {
+    let linked = linked(40, "", FIVE_PASS).await;
+    let ids = linked.active_ids();
+    for (approve, n_records) in [("users", 6), ("another directory", 0)] {
+        match approve {
+            "users" => assert_eq!(linked.leave(&ids[..6]).await, (0, 6)),
+            _ => {
+                linked
+                    .sandbox
+                    .add_fault(Fault::new(Effect::RowsHidden { share: 0.9 }));
+                assert!(linked.sync(Mode::Full).await.unwrap().held > 20);
+            }
+        }
+        let request = linked.approval();
+        let before: (i64, i64) = (
+            linked.one("SELECT last_seq FROM feed"),
+            linked.one("SELECT count(*) FROM syncs"),
+        );
+        let (one, other) = tokio::join!(linked.ask(request.clone()), linked.ask(request));
+        assert_eq!(one.0, Ended::Done, "{approve}: {one:?}");
+        let hold_id: i64 = linked.one("SELECT max(id) FROM holds");
+        let late = format!("hold {hold_id} is approved already, nothing was changed");
+        let nothing: Vec<Value> = Vec::new();
+        assert_eq!(other, (Ended::Failed(late), nothing), "{approve}");
+        let after: (i64, i64) = (
+            linked.one("SELECT last_seq FROM feed"),
+            linked.one("SELECT count(*) FROM syncs"),
+        );
+        assert_eq!(after.0 - before.0, n_records, "{approve}");
+        assert_eq!(after.1 - before.1, i64::from(n_records > 0), "{approve}");
     }
 }

@@ -407,6 +407,43 @@ fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
     }
 }
 
+/// Whether the hold is open still is looked at where its users are released, not where they are asked for.
+#[test]
+fn a_hold_that_is_resolved_while_its_users_are_asked_for_releases_nobody() {
+    let world = with_baseline();
+    let (id, digest) = world.hold_on_ten_inactive();
+    let daemon = world.daemon();
+    let seq = world.seq();
+    world
+        .server
+        .hold_back(|request| request.id.as_deref() == Some(&*sys_id(9)));
+    let approving = world
+        .home
+        .start(&["holds", "approve", &id, "--digest", &digest]);
+    world.server.wait_for_held_back(1);
+    world.server.edit(|directory| {
+        for n in 0..10 {
+            directory.set(n, "active", json!(true));
+        }
+    });
+    let ran = world.home.sync("incremental");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    world.server.let_go();
+    let ran = approving.finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    let told = format!("hold {id} is resolved already, nothing was changed");
+    assert!(ran.stderr.contains(&told), "{ran}");
+    assert_eq!(world.seq(), seq);
+    let approval = world
+        .home
+        .rows("SELECT outcome, error FROM syncs WHERE certificate IS NULL");
+    assert_eq!(text(&approval[0], "outcome").as_deref(), Some("failed"));
+    assert_eq!(text(&approval[0], "error"), Some(told));
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+    world.home.verify();
+}
+
 /// A client that goes away cancels nothing: the daemon goes on with what it was asked for.
 #[test]
 fn an_approval_outlives_the_client_that_asked_the_daemon_for_it() {
