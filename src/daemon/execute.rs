@@ -117,8 +117,16 @@ impl Executor {
                 });
                 let (open_holds, change) = standing.await?;
                 let is_held = open_holds > 0 || change != SourceChange::None;
-                if rows.is_empty() {
-                    lines.row(nothing_done(&link.name, change)).await;
+                let nothing_done = match rows.last() {
+                    None => Some(Mode::Incremental),
+                    // The one that opened the hold says so by what it held.
+                    Some(row) if row.outcome == Outcome::Succeeded && row.held == 0 => {
+                        (change != SourceChange::None).then_some(row.mode)
+                    }
+                    Some(_) => None,
+                };
+                if let Some(mode) = nothing_done {
+                    lines.row(why_nothing(&link.name, mode, change)).await;
                 }
                 Ok::<_, anyhow::Error>(match rows.last().map(|row| row.outcome) {
                     Some(Outcome::Failed | Outcome::Cancelled) => Ended::Failed(String::new()),
@@ -215,13 +223,20 @@ impl Executor {
     }
 }
 
-/// Says why an incremental sync did nothing.
-fn nothing_done(instance: &InstanceName, change: SourceChange) -> serde_json::Value {
-    let note = match change {
-        SourceChange::Open(hold_id) => format!(
+/// Says why a sync did nothing for what looks like another directory.
+fn why_nothing(instance: &InstanceName, mode: Mode, change: SourceChange) -> serde_json::Value {
+    let note = match (change, mode) {
+        (SourceChange::Open(hold_id), Mode::Incremental) => format!(
             "looks like another directory, so incremental syncs wait: see `musterd holds show {hold_id}`"
         ),
-        SourceChange::Approved(_) | SourceChange::None => full_sync_first(instance),
+        (SourceChange::Open(hold_id), Mode::Full) => format!(
+            "looks like another directory, so nothing of it is applied: see `musterd holds show {hold_id}`"
+        ),
+        (SourceChange::Approved(_), Mode::Full) => format!(
+            "only a complete full sync takes the new directory over, so nothing of this one is applied: \
+             `musterd sync {instance} --mode full` tries again"
+        ),
+        (SourceChange::Approved(_) | SourceChange::None, _) => full_sync_first(instance),
     };
     json!({ "instance": instance.as_str(), "note": note })
 }
@@ -285,7 +300,8 @@ pub async fn dry_run(
             let known = reader.source(&source.instance, source.resource)?;
             if change != SourceChange::None && sync::choose_mode(mode, &known) == Mode::Incremental
             {
-                lines.row(nothing_done(&source.instance, change)).await;
+                let note = why_nothing(&source.instance, Mode::Incremental, change);
+                lines.row(note).await;
                 ended = Ended::Attention;
                 continue;
             }
@@ -298,6 +314,11 @@ pub async fn dry_run(
                 told.row_from_thread(planned(&instance, planning));
             };
             let planned = sync::dry_run(reader, &source, order, &context, each).await?;
+            if planned.left {
+                let note = why_nothing(&source.instance, planned.mode, change);
+                lines.row(note).await;
+                ended = Ended::Attention;
+            }
             let mut sum = serde_json::to_value(&planned)?;
             sum["instance"] = json!(source.instance.as_str());
             sum["resource"] = json!(source.resource.as_str());

@@ -814,8 +814,12 @@ fn another_directory_is_taken_over_once_a_person_says_so() {
         ["create 40", "deactivate 40"]
     );
     let seq = world.seq();
-    let ran = world.home.sync("full");
-    assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    // It says why it did nothing, and so does its dry run.
+    let told = format!(
+        "looks like another directory, so nothing of it is applied: see `musterd holds show {id}`"
+    );
+    world.says_why_nothing_is_done(&told);
+    assert_eq!(world.seq(), seq);
     assert_eq!(
         world.home.one::<i64>("SELECT count(*) FROM holds"),
         1,
@@ -851,9 +855,11 @@ fn another_directory_is_taken_over_once_a_person_says_so() {
         total: |honest, _| honest + 7,
         ..WELL_BEHAVED
     });
-    let ran = world.home.sync("full");
-    assert_eq!(world.verdict().as_deref(), Some("partial"), "{ran}");
-    assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    let told = "only a complete full sync takes the new directory over, so nothing of this one is applied: \
+                `musterd sync odd --mode full` tries again";
+    world.says_why_nothing_is_done(told);
+    assert_eq!(world.verdict().as_deref(), Some("partial"));
+    assert_eq!(world.seq(), seq);
     world.server.turn(WELL_BEHAVED);
 
     let ran = world.home.sync("full");
@@ -917,6 +923,23 @@ impl World {
                 .collect::<BTreeSet<_>>(),
             ids
         );
+    }
+
+    /// A full sync and its dry run do nothing, exit 3, and give this reason to people and to programs.
+    #[track_caller]
+    fn says_why_nothing_is_done(&self, why: &str) {
+        for args in [&["--dry-run"][..], &[]] {
+            let args = [&["sync", "--mode", "full"][..], args].concat();
+            let ran = self.home.run(&args);
+            assert_eq!(ran.code, Some(3), "{ran}");
+            let line = format!("odd: {why}");
+            assert!(ran.stdout.lines().any(|told| told == line), "{ran}");
+            let ran = self.home.run(&[&args[..], &["--json"]].concat());
+            assert_eq!(ran.code, Some(3), "{ran}");
+            let note = json!({ "instance": "odd", "note": why });
+            let is_note = |told: &str| serde_json::from_str::<Value>(told).expect("JSON") == note;
+            assert!(ran.stdout.lines().any(is_note), "{ran}");
+        }
     }
 
     /// Ten turn inactive at once. Returns the id and the digest of the hold.
