@@ -73,8 +73,9 @@ pub struct HeldUsers {
     pub users: Vec<(ResourceId, bool)>,
     /// Living users who are not among them, active ones first.
     pub witnesses: Vec<ResourceId>,
-    /// Distinct ids that the crawl saw by which the hold was opened.
-    pub distinct: u64,
+    /// Distinct ids that the complete crawl saw by which the hold was opened, which is the one that did not see
+    /// those. `None` where it was opened by another one, which notices nobody's absence.
+    pub distinct: Option<u64>,
 }
 
 const HOLD: &str = "
@@ -191,13 +192,16 @@ impl Reader {
             .collect::<Result<_, _>>()?;
         let distinct = self
             .conn
-            .prepare("SELECT seen FROM syncs WHERE id = ?1")?
+            .prepare(
+                "SELECT seen FROM syncs
+                 WHERE id = ?1 AND mode = 'full' AND json_extract(certificate, '$.verdict') = 'complete'",
+            )?
             .query_row([hold.sync_id], |row| count(row, 0))
             .optional()?;
         Ok(HeldUsers {
             users,
             witnesses: living,
-            distinct: distinct.unwrap_or_default(),
+            distinct,
         })
     }
 

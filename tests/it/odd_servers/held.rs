@@ -351,8 +351,11 @@ fn leavers_that_were_held_unasked_go_with_a_proof_once_approved() {
         (17, 1, 0),
         "{ran}"
     );
+    // The crawl that did not see them saw all others.
+    let n_seen = N_USERS - 18;
     let gone: Vec<String> = world.home.list(&format!(
-        "SELECT id FROM changes WHERE hold_id = {id} AND reason = 'gone' AND proof IS NOT NULL ORDER BY id"
+        "SELECT id FROM changes
+         WHERE hold_id = {id} AND reason = 'gone' AND json_extract(proof, '$.distinct') = {n_seen} ORDER BY id"
     ));
     assert_eq!(gone, sorted((0..17).map(sys_id)));
     let ran = world.home.sync("full");
@@ -361,8 +364,37 @@ fn leavers_that_were_held_unasked_go_with_a_proof_once_approved() {
     world.home.verify();
 }
 
-/// Told to stop in the middle, by a person or by the service manager, an approval leaves its row; whom it
-/// could not ask stays held, and the next approval releases them.
+/// Who was held because the instance said `active: false`, and is not shown any more when that is approved, goes
+/// with a proof that tells of no complete crawl: there was none that did not see him.
+#[test]
+fn a_proof_names_no_crawl_that_did_not_look_for_the_user() {
+    let world = with_baseline();
+    let (id, digest) = world.hold_on_ten_inactive();
+    let leaver = sys_id(4);
+    world.leave(4);
+    let ran = world
+        .home
+        .run(&["holds", "approve", &id, "--digest", &digest]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let gone = world.home.rows(
+        "SELECT id, hold_id, proof, json_extract(proof, '$.status') AS status FROM changes WHERE reason = 'gone'",
+    );
+    let [record] = &gone[..] else {
+        panic!("{gone:?}");
+    };
+    assert_eq!(text(record, "id"), Some(leaver));
+    assert_eq!(text(record, "hold_id"), Some(id));
+    assert_eq!(text(record, "status").as_deref(), Some("404"));
+    let proof = text(record, "proof").expect("a proof");
+    assert!(proof.contains(r#""distinct":null"#), "{proof}");
+    let ran = world.home.sync("full");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    world.equals_the_directory(&ran);
+    world.home.verify();
+}
+
+/// Told to stop in the middle, by a person or by the service manager, an approval leaves its row and tells of
+/// each how far it came; all of them stay held, and the next approval releases them.
 #[test]
 fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
     for by_the_daemon in [false, true] {
@@ -370,7 +402,10 @@ fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
         let (id, digest) = world.hold_on_ten_inactive();
         let daemon = by_the_daemon.then(|| world.daemon());
         let seq = world.seq();
-        world.server.hold_back(|request| request.id.is_some());
+        let ids = sorted((0..10).map(sys_id));
+        world
+            .server
+            .hold_back(|request| request.id.as_ref() == sorted((0..10).map(sys_id)).get(2));
         let approve = ["holds", "approve", &id, "--digest", &digest, "--json"];
         let approving = world.home.start(&approve);
         world.server.wait_for_held_back(1);
@@ -381,11 +416,29 @@ fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
         let ran = approving.finish(TIME_LIMIT);
         let expected = if by_the_daemon { 1 } else { 130 };
         assert_eq!(ran.code, Some(expected), "{ran}");
-        assert_eq!(
-            ran.stdout.matches(r#""result":"failed""#).count(),
-            10,
-            "each is told of: {ran}"
-        );
+        let told: Vec<Value> = ran
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .filter(|line: &Value| line["result"] == "failed")
+            .collect();
+        let told: Vec<(&Value, &Value)> =
+            told.iter().map(|one| (&one["id"], &one["why"])).collect();
+        let expected: Vec<(Value, Value)> = ids
+            .iter()
+            .zip(0..)
+            .map(|(id, place)| {
+                let what = match place {
+                    ..2 => "asked for, but not released",
+                    2 => "asked for, but not to the end",
+                    _ => "not asked for",
+                };
+                (json!(id), json!(format!("{what}: told to stop")))
+            })
+            .collect();
+        let expected: Vec<(&Value, &Value)> = expected.iter().map(|(id, why)| (id, why)).collect();
+        assert_eq!(told, expected, "{ran}");
+        assert_eq!(text(&world.home.last_sync(), "seen").as_deref(), Some("2"));
         world.server.let_go();
         if let Some(daemon) = daemon {
             assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
