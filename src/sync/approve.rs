@@ -143,7 +143,7 @@ async fn release(
         Ok((stage, reader))
     })
     .await?;
-    let (stage, reader) = ask_all(reading, stage, reader, held, asking).await?;
+    let (stage, reader) = ask_all(reading, stage, reader, hold, held, asking).await?;
     row.seen = asking.answered.len() as u64;
     if row.seen == 0
         && let Some(why) = asking.unknown.values().next()
@@ -229,6 +229,7 @@ async fn ask_all(
     reading: &Reading,
     mut stage: Stage,
     mut reader: Reader,
+    hold: &HoldRow,
     held: &HeldUsers,
     asking: &mut Asking,
 ) -> Result<(Stage, Reader), Error> {
@@ -262,6 +263,10 @@ async fn ask_all(
                     Ok((stage, reader))
                 })
                 .await?;
+            }
+            Ok(Asked::NotFound) if hold.guard == "blanking" => {
+                let why = "it is not shown any more, which a full sync has to find".to_owned();
+                asking.unknown.insert(id.clone(), why);
             }
             Ok(Asked::NotFound) => {
                 // Not to the end: the proof needs its witnesses.

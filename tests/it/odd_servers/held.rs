@@ -393,6 +393,36 @@ fn a_proof_names_no_crawl_that_did_not_look_for_the_user() {
     world.home.verify();
 }
 
+/// Approving that titles turned empty says nothing of who is there at all: that is for a full sync to find.
+#[test]
+fn who_vanished_is_not_released_with_a_blanking() {
+    let world = with_baseline();
+    world.server.edit(|directory| {
+        for n in 0..10 {
+            directory.set(n, "title", Value::Null);
+        }
+    });
+    let ran = world.home.sync("incremental");
+    world.holds_exactly("blanking", &(0..10).map(sys_id).collect(), &ran);
+    let (id, digest) = world.open_hold();
+    world.leave(4);
+    let ran = world
+        .home
+        .run(&["holds", "approve", &id, "--digest", &digest]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    let told = format!(
+        "failed  {}: it is not shown any more, which a full sync has to find",
+        sys_id(4)
+    );
+    assert!(ran.stdout.lines().any(|line| line == told), "{ran}");
+    assert_eq!(world.home.list("SELECT id FROM users_held"), [sys_id(4)]);
+    let ran = world.home.sync("full");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert_eq!(world.home.list("SELECT state FROM holds"), ["approved"]);
+    world.equals_the_directory(&ran);
+    world.home.verify();
+}
+
 /// Told to stop in the middle, by a person or by the service manager, an approval leaves its row and tells of
 /// each how far it came; all of them stay held, and the next approval releases them.
 #[test]
