@@ -15,10 +15,13 @@ use super::notes::Notes;
 use super::origin::Origin;
 use super::problem::Problem;
 use super::section::{Section, table_at};
-use super::settings::{DaemonSettings, LogFormat, LogSettings, MirrorSettings, Settings};
-use super::value::{Found, Wrong};
+use super::settings::{
+    DaemonSettings, InstanceSettings, LogFormat, LogSettings, MirrorSettings, Settings,
+};
+use super::value::{Found, Wrong, short};
 use super::{Sources, socket_path};
 use crate::model::InstanceName;
+use crate::reconcile::guard::Limits;
 
 /// The longest path that a unix socket can have (`sun_path` of unix(7), less its final zero).
 const MAX_SOCKET_BYTES: usize = 107;
@@ -40,6 +43,9 @@ pub(super) fn read(layers: &Layers, notes: &Notes, sources: &Sources) -> Option<
     let daemon = read_daemon(root.section("daemon"));
     let log = read_log(root.section("log"));
     let instances = read_instances(layers, path.as_deref(), notes, sources);
+    if let (Some(mirror), Some(instances)) = (&mirror, &instances) {
+        warn_of_longer_window(mirror, instances, notes);
+    }
     root.known(&["instances", "defaults"]);
     root.close();
     Some(Settings {
@@ -80,6 +86,38 @@ fn read_mirror(mut section: Section<'_>, path: Option<PathBuf>) -> Option<Mirror
         history: history?,
         sync_history: sync_history?,
     })
+}
+
+/// A guard counts in the change records, which are therefore not trimmed before its window is over.
+fn warn_of_longer_window(
+    mirror: &MirrorSettings,
+    instances: &BTreeMap<InstanceName, InstanceSettings>,
+    notes: &Notes,
+) {
+    let windows = instances.iter().flat_map(|(name, instance)| {
+        let Limits {
+            deactivations,
+            blanking,
+            ..
+        } = &instance.guard;
+        [("deactivations", deactivations), ("blanking", blanking)].map(|(guard, limit)| {
+            (
+                limit.window,
+                format!("instances.{name}.guard.{guard}.window"),
+            )
+        })
+    });
+    // Of equal ones the first.
+    let longest = windows.reduce(|one, other| if other.0 > one.0 { other } else { one });
+    if let (Some(history), Some((window, key))) = (mirror.history, longest)
+        && history < window
+    {
+        let (history, window) = (short(history), short(window));
+        notes.warning(format!(
+            "`mirror.history` is {history}, but `{key}` is {window}, within which a guard counts: change records are \
+             kept {window}; shorten the window as well if they must go sooner"
+        ));
+    }
 }
 
 fn read_socket(
@@ -151,7 +189,7 @@ fn read_instances(
     mirror: Option<&Path>,
     notes: &Notes,
     sources: &Sources,
-) -> Option<BTreeMap<InstanceName, super::settings::InstanceSettings>> {
+) -> Option<BTreeMap<InstanceName, InstanceSettings>> {
     let empty = Map::new();
     let table = |path: &str| match layers.tree.get(path) {
         None => Some(&empty),

@@ -34,7 +34,8 @@ pub struct Settings {
 pub struct MirrorSettings {
     /// The SQLite file.
     pub path: PathBuf,
-    /// How long change records are kept; `None` is for ever.
+    /// How long change records are kept; `None` is for ever. Where a guard's window is longer, they are kept as
+    /// long as that.
     pub history: Option<Duration>,
     /// How long rows of `syncs` that changed nothing are kept.
     pub sync_history: Duration,

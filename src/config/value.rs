@@ -264,7 +264,7 @@ fn parse_duration(text: &str, range: &RangeInclusive<Duration>) -> Result<Durati
 }
 
 /// A duration as it is written: in days where it is whole days.
-fn short(duration: Duration) -> String {
+pub(super) fn short(duration: Duration) -> String {
     const SECS_A_DAY: u64 = 24 * 60 * 60;
     let secs = duration.as_secs();
     if secs > 0 && secs.is_multiple_of(SECS_A_DAY) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -117,8 +117,16 @@ impl Executor {
                 });
                 let (open_holds, change) = standing.await?;
                 let is_held = open_holds > 0 || change != SourceChange::None;
-                if rows.is_empty() {
-                    lines.row(nothing_done(&link.name, change)).await;
+                let nothing_done = match rows.last() {
+                    None => Some(Mode::Incremental),
+                    // The one that opened the hold says so by what it held.
+                    Some(row) if row.outcome == Outcome::Succeeded && row.held == 0 => {
+                        (change != SourceChange::None).then_some(row.mode)
+                    }
+                    Some(_) => None,
+                };
+                if let Some(mode) = nothing_done {
+                    lines.row(why_nothing(&link.name, mode, change)).await;
                 }
                 Ok::<_, anyhow::Error>(match rows.last().map(|row| row.outcome) {
                     Some(Outcome::Failed | Outcome::Cancelled) => Ended::Failed(String::new()),
@@ -147,31 +155,21 @@ impl Executor {
         lines: &Lines,
         stop: &CancellationToken,
     ) -> anyhow::Result<Ended> {
-        let reader = self.fleet.mirror.reader()?;
-        let hold = reader
-            .hold(hold_id)?
-            .with_context(|| format!("there is no hold {hold_id}: see `musterd holds`"))?;
-        ensure!(
-            hold.state == "open",
-            "hold {hold_id} is {} already, nothing was changed",
-            hold.state
-        );
-        ensure!(
-            hold.digest == digest,
-            "this is not the digest of hold {hold_id}, nothing was changed: look again at `musterd holds show {hold_id}`"
-        );
+        let approvable = || self.fleet.mirror.reader()?.approvable(hold_id, digest);
+        let hold = approvable()?;
         let links = self.fleet.named(std::slice::from_ref(&hold.instance))?;
         let Some(link) = links.first() else {
             return Ok(Ended::Failed(String::new()));
         };
+        // Whoever waited looks again: it may be approved by now.
+        let _turn = link.approval_lane().lock().await;
+        let hold = approvable()?;
         if hold.guard == "source_changed" {
-            let now = self.fleet.clock.now();
-            let approved = self
-                .fleet
+            let (now, digest) = (self.fleet.clock.now(), digest.to_owned());
+            self.fleet
                 .mirror
-                .write(move |writer| writer.approve_source_change(hold_id, now))
+                .write(move |writer| writer.approve_source_change(hold_id, &digest, now))
                 .await?;
-            ensure!(approved, "hold {hold_id} was closed meanwhile");
             lines
                 .row(json!({
                     "hold_id": hold_id,
@@ -185,7 +183,7 @@ impl Executor {
                 .await;
             return Ok(Ended::Done);
         }
-        match reader.source_change(&link.name)? {
+        match self.fleet.mirror.reader()?.source_change(&link.name)? {
             SourceChange::None => {}
             SourceChange::Open(other) => bail!(
                 "`{}` looks like another directory: hold {other} comes first, nothing was changed",
@@ -197,7 +195,6 @@ impl Executor {
                 hold.instance
             ),
         }
-        drop(reader);
         let (row, answers) = self
             .fleet
             .approve(link, &hold, stop, &progress(lines))
@@ -226,13 +223,20 @@ impl Executor {
     }
 }
 
-/// Says why an incremental sync did nothing.
-fn nothing_done(instance: &InstanceName, change: SourceChange) -> serde_json::Value {
-    let note = match change {
-        SourceChange::Open(hold_id) => format!(
+/// Says why a sync did nothing for what looks like another directory.
+fn why_nothing(instance: &InstanceName, mode: Mode, change: SourceChange) -> serde_json::Value {
+    let note = match (change, mode) {
+        (SourceChange::Open(hold_id), Mode::Incremental) => format!(
             "looks like another directory, so incremental syncs wait: see `musterd holds show {hold_id}`"
         ),
-        SourceChange::Approved(_) | SourceChange::None => full_sync_first(instance),
+        (SourceChange::Open(hold_id), Mode::Full) => format!(
+            "looks like another directory, so nothing of it is applied: see `musterd holds show {hold_id}`"
+        ),
+        (SourceChange::Approved(_), Mode::Full) => format!(
+            "only a complete full sync takes the new directory over, so nothing of this one is applied: \
+             `musterd sync {instance} --mode full` tries again"
+        ),
+        (SourceChange::Approved(_) | SourceChange::None, _) => full_sync_first(instance),
     };
     json!({ "instance": instance.as_str(), "note": note })
 }
@@ -296,7 +300,8 @@ pub async fn dry_run(
             let known = reader.source(&source.instance, source.resource)?;
             if change != SourceChange::None && sync::choose_mode(mode, &known) == Mode::Incremental
             {
-                lines.row(nothing_done(&source.instance, change)).await;
+                let note = why_nothing(&source.instance, Mode::Incremental, change);
+                lines.row(note).await;
                 ended = Ended::Attention;
                 continue;
             }
@@ -309,6 +314,11 @@ pub async fn dry_run(
                 told.row_from_thread(planned(&instance, planning));
             };
             let planned = sync::dry_run(reader, &source, order, &context, each).await?;
+            if planned.left {
+                let note = why_nothing(&source.instance, planned.mode, change);
+                lines.row(note).await;
+                ended = Ended::Attention;
+            }
             let mut sum = serde_json::to_value(&planned)?;
             sum["instance"] = json!(source.instance.as_str());
             sum["resource"] = json!(source.resource.as_str());

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -225,21 +226,24 @@ impl Fleet {
 
     /// Trims what is older than the mirror remembers, and moves the write-ahead log into the file. Told
     /// to stop, it leaves the rest to the next time: after a shorter `mirror.history` that can be years.
+    /// What a guard counts within its window is never too old: the feed is where it counts.
     ///
     /// # Errors
     /// When the mirror cannot be used.
     pub async fn tidy(&self, cancel: &CancellationToken) -> Result<(), mirror::Error> {
         let now = self.clock.now();
-        let kept = self.in_force().kept.clone();
-        let options = TrimOptions {
-            changes_before: kept.history.map(|history| {
-                now.saturating_sub(history)
-                    .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-            }),
-            syncs_before: now
-                .saturating_sub(kept.sync_history)
-                .unwrap_or(jiff::Timestamp::UNIX_EPOCH),
-            batch: TRIM_BATCH,
+        let before = |age| now.saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
+        let options = {
+            let in_force = self.in_force();
+            let links = in_force.links.values();
+            let windows = links.map(|link| link.settings.guard.longest_window());
+            let longest = windows.max().unwrap_or_default();
+            let history = in_force.kept.history.map(|history| history.max(longest));
+            TrimOptions {
+                changes_before: history.map(before),
+                syncs_before: before(in_force.kept.sync_history),
+                batch: TRIM_BATCH,
+            }
         };
         while !cancel.is_cancelled()
             && self

@@ -43,12 +43,13 @@ pub struct Link {
     pub(super) lanes: Arc<Lanes>,
 }
 
-/// One sync of each mode at a time. What an instance has under way when its settings change has to end
-/// first: both would use the same stage.
+/// One sync of each mode at a time, and one approval. What an instance has under way when its settings
+/// change has to end first: both would use the same stage.
 #[derive(Default)]
 pub(super) struct Lanes {
     full: Mutex<()>,
     incremental: Mutex<()>,
+    approval: Mutex<()>,
 }
 
 /// The configuration and the mirror disagree about what an instance is (contract, section 4a).
@@ -152,6 +153,11 @@ impl Link {
             Mode::Full => &self.lanes.full,
             Mode::Incremental => &self.lanes.incremental,
         }
+    }
+
+    /// Where approvals take turns. Syncs do not wait for them.
+    pub(super) fn approval_lane(&self) -> &Mutex<()> {
+        &self.lanes.approval
     }
 
     /// What is synced of this instance.

@@ -113,6 +113,22 @@ pub enum Error {
     /// The mirror has no such instance.
     #[error("the mirror knows no instance `{0}`")]
     UnknownInstance(InstanceName),
+    /// The mirror has no such hold.
+    #[error("there is no hold {0}: see `musterd holds`")]
+    UnknownHold(i64),
+    /// The hold is closed: somebody else approved it, or nothing of it stands.
+    #[error("hold {hold_id} is {state} already, nothing was changed")]
+    HoldClosed {
+        /// `holds.id`.
+        hold_id: i64,
+        /// `holds.state`.
+        state: String,
+    },
+    /// The digest is that of another set than the hold's.
+    #[error(
+        "this is not the digest of hold {0}, nothing was changed: look again at `musterd holds show {0}`"
+    )]
+    OtherDigest(i64),
     /// The new name of an instance is taken.
     #[error(
         "instance `{0}` already has rows of its own in the mirror: a rename would mix two directories"
@@ -125,6 +141,15 @@ impl Error {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Replaced(_) | Self::Panicked | Self::Damaged(_))
+    }
+
+    /// Whether a hold cannot be approved, for a reason that is no trouble of the mirror.
+    #[must_use]
+    pub fn is_about_a_hold(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownHold(_) | Self::HoldClosed { .. } | Self::OtherDigest(_)
+        )
     }
 
     /// What to do about it, where the sentence does not say so already.

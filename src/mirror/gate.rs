@@ -198,10 +198,10 @@ impl<'a> Gate<'a> {
         });
         let mut passed = Passed::from(due);
         let is_unproved = matches!(passed.due, Due::Unproved(_));
-        if !is_unproved {
-            let left = open.iter().filter(|(_, held)| !concerns.contains(held));
-            passed.resolved = left.map(|(hold_id, _)| *hold_id).collect();
-        }
+        let is_gone = passed
+            .due
+            .record()
+            .is_some_and(|record| record.reason == Reason::Gone);
         let mut paths = Vec::new();
         for concern in &concerns {
             let held = open.iter().find(|(_, held)| held == concern);
@@ -223,10 +223,6 @@ impl<'a> Gate<'a> {
                     refused => refused,
                 },
             };
-            let is_gone = passed
-                .due
-                .record()
-                .is_some_and(|record| record.reason == Reason::Gone);
             let path = concern.path(is_gone);
             if let (Some(limit_text), Some(record)) = (refused, passed.due.record()) {
                 passed.kept.push(Kept {
@@ -245,17 +241,18 @@ impl<'a> Gate<'a> {
             }
             paths.push(path);
         }
-        let is_gone = |due: &Due| {
-            due.record()
-                .is_some_and(|record| record.reason == Reason::Gone)
-        };
         if !paths.is_empty() {
             passed.due = self.without(lookup, id, passed.due, &paths)?;
         } else if is_unproved
             // A person's word about another change is no part of the proof: a full sync has to find it.
-            || approved.is_some() && passed.hold_id.is_none() && is_gone(&passed.due)
+            || approved.is_some() && passed.hold_id.is_none() && is_gone
         {
             passed.due = Due::Void;
+        }
+        // Who is not shown, and is not gone either, may come back as he was.
+        if !is_gone || matches!(passed.due, Due::Record(..)) {
+            let left = open.iter().filter(|(_, held)| !concerns.contains(held));
+            passed.resolved = left.map(|(hold_id, _)| *hold_id).collect();
         }
         Ok(passed)
     }
@@ -837,6 +834,42 @@ mod tests {
         assert_eq!(world.difference(), None);
     }
 
+    /// Who is held because an attribute turned empty, and is then not shown, may come back as empty as he was.
+    #[tokio::test]
+    async fn a_blanking_stays_held_until_the_user_is_seen_well_or_is_really_gone() {
+        let filled = IDS.map(|id| titled(id, "x"));
+        let mut blank = filled.clone();
+        for place in 0..3 {
+            blank[place] = titled(IDS[place], "");
+        }
+        let titles = "a:title b:title c:title";
+        let mut world = guarded(&filled).await;
+        world.sync(&blank).await;
+        assert_eq!(held(&world), titles);
+        // All three are unseen, and proved gone: one more than may go at once.
+        world.sync(&blank[3..]).await;
+        assert_eq!(
+            held(&world),
+            "a:all a:title b:all b:title c:all c:title",
+            "held, and not gone"
+        );
+        // Two are seen again, as few as would pass if they were counted anew.
+        world.sync(&[&blank[..2], &blank[3..]].concat()).await;
+        assert_eq!(held(&world), "a:title b:title c:all c:title");
+        let n_titles = "SELECT count(*) FROM users WHERE title = 'x'";
+        assert_eq!(world.ask::<i64>(n_titles), 6);
+        assert_eq!(world.difference(), None);
+        world.sync(&filled).await;
+        assert_eq!(held(&world), "");
+
+        let mut world = guarded(&filled).await;
+        world.sync(&blank).await;
+        let applied = world.sync(&blank[1..]).await.remove(0);
+        assert_eq!((applied.deactivated, applied.held), (1, 0));
+        assert_eq!(held(&world), "b:title c:title", "one is really gone");
+        assert_eq!(world.difference(), None);
+    }
+
     #[tokio::test]
     async fn a_takeover_sets_the_watermark_to_its_start_unless_somebody_was_left_out() {
         let start = time("2026-02-01T00:00:00Z");
@@ -854,9 +887,13 @@ mod tests {
             let now = world.now;
             let held = world.mirror.write(move |writer| {
                 writer.apply(&mut stage, &batch, None, &finish)?;
-                writer.approve_source_change(1, now)
+                let digest: String =
+                    writer
+                        .conn
+                        .query_row("SELECT digest FROM holds", [], |row| row.get(0))?;
+                writer.approve_source_change(1, &digest, now)
             });
-            assert!(held.await.unwrap());
+            held.await.unwrap();
 
             let mut stage = whole(&world);
             if left_out {
@@ -900,6 +937,8 @@ mod tests {
             .unwrap();
         assert_eq!((applied.updated, applied.deactivated), (0, 0));
         assert!(world.ask::<bool>("SELECT max(gone_at) IS NULL FROM users"));
+        // It says nothing of the title either.
+        assert_eq!(world.ask::<i64>("SELECT count(*) FROM users_held"), 6);
         assert_eq!(world.difference(), None);
     }
 

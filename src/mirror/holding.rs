@@ -243,18 +243,23 @@ impl Writer<'_> {
         self.close_holds(&open, watch.now)
     }
 
-    /// A person approved a hold of the guard `source_changed`: the next complete full sync applies what
-    /// it then finds. Returns whether it was open still.
+    /// A person approved a hold of the guard `source_changed` by its digest: the next complete full sync applies
+    /// what it then finds.
     ///
     /// # Errors
-    /// Of the database.
-    pub fn approve_source_change(&self, hold_id: i64, now: Timestamp) -> Result<bool, Error> {
-        let approved = self.conn.execute(
-            "UPDATE holds SET state = 'approved', closed_at = ?2
-             WHERE id = ?1 AND state = 'open' AND guard = 'source_changed'",
+    /// When it may not be approved, see [`Reader::approvable`]; of the database.
+    pub fn approve_source_change(
+        &self,
+        hold_id: i64,
+        digest: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.approvable(hold_id, digest)?;
+        self.conn.execute(
+            "UPDATE holds SET state = 'approved', closed_at = ?2 WHERE id = ?1 AND guard = 'source_changed'",
             params![hold_id, our_text(now)],
         )?;
-        Ok(approved > 0)
+        Ok(())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reading holds: for the person who decides, and for the syncs that go by them.
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
 
+use super::apply::Writer;
 use super::column::{count, json};
 use super::error::Error;
 use super::read::Reader;
@@ -72,8 +73,9 @@ pub struct HeldUsers {
     pub users: Vec<(ResourceId, bool)>,
     /// Living users who are not among them, active ones first.
     pub witnesses: Vec<ResourceId>,
-    /// Distinct ids that the crawl saw by which the hold was opened.
-    pub distinct: u64,
+    /// Distinct ids that the complete crawl saw by which the hold was opened, which is the one that did not see
+    /// those. `None` where it was opened by another one, which notices nobody's absence.
+    pub distinct: Option<u64>,
 }
 
 const HOLD: &str = "
@@ -99,8 +101,15 @@ impl Reader {
     /// # Errors
     /// Of the database.
     pub fn hold(&self, hold_id: i64) -> Result<Option<HoldRow>, Error> {
-        let mut one = self.conn.prepare(&format!("{HOLD} WHERE id = ?1"))?;
-        Ok(one.query_row([hold_id], hold).optional()?)
+        one(&self.conn, hold_id)
+    }
+
+    /// A hold that may be approved by this digest.
+    ///
+    /// # Errors
+    /// When there is none, it is closed, or its digest is another; of the database.
+    pub fn approvable(&self, hold_id: i64, digest: &str) -> Result<HoldRow, Error> {
+        approvable(&self.conn, hold_id, digest)
     }
 
     /// The changes of a hold, in the order of ids, one by one.
@@ -183,13 +192,16 @@ impl Reader {
             .collect::<Result<_, _>>()?;
         let distinct = self
             .conn
-            .prepare("SELECT seen FROM syncs WHERE id = ?1")?
+            .prepare(
+                "SELECT seen FROM syncs
+                 WHERE id = ?1 AND mode = 'full' AND json_extract(certificate, '$.verdict') = 'complete'",
+            )?
             .query_row([hold.sync_id], |row| count(row, 0))
             .optional()?;
         Ok(HeldUsers {
             users,
             witnesses: living,
-            distinct: distinct.unwrap_or_default(),
+            distinct,
         })
     }
 
@@ -204,6 +216,33 @@ impl Reader {
             .query_row(params![hold_id, id.as_str()], |row| row.get(0))
             .optional()?)
     }
+}
+
+impl Writer<'_> {
+    /// The same within a transaction that releases what is held: whoever approved it before has closed it.
+    ///
+    /// # Errors
+    /// As [`Reader::approvable`].
+    pub fn approvable(&self, hold_id: i64, digest: &str) -> Result<HoldRow, Error> {
+        approvable(self.conn, hold_id, digest)
+    }
+}
+
+fn approvable(conn: &Connection, hold_id: i64, digest: &str) -> Result<HoldRow, Error> {
+    let hold = one(conn, hold_id)?.ok_or(Error::UnknownHold(hold_id))?;
+    if hold.state != "open" {
+        let state = hold.state;
+        return Err(Error::HoldClosed { hold_id, state });
+    }
+    if hold.digest != digest {
+        return Err(Error::OtherDigest(hold_id));
+    }
+    Ok(hold)
+}
+
+fn one(conn: &Connection, hold_id: i64) -> Result<Option<HoldRow>, Error> {
+    let mut one = conn.prepare(&format!("{HOLD} WHERE id = ?1"))?;
+    Ok(one.query_row([hold_id], hold).optional()?)
 }
 
 const HELD: &str = "

@@ -9,36 +9,31 @@ use super::error::Error;
 use super::stage::Stage;
 use super::syncs::SyncRow;
 use crate::model::time::our_text;
-use crate::model::{Reject, ResourceId};
+use crate::model::{Certificate, Mode, Reject, ResourceId};
 
 /// Rejects of one source that are kept with reason and body: at 4 KiB each they stay below 4 MiB. Who has more of them
 /// has one cause, and sees it in these.
 pub(super) const KEPT_REJECTS: u64 = 1000;
 
-/// By what a reject is known again: its id, or a digest where not even that could be read.
+/// By what a reject is known again: its id, or a digest of its text where not even that could be read. The reason
+/// says where in its page it stood, which is another place once somebody before it comes or goes.
 pub(super) fn key(reject: &Reject) -> String {
     match &reject.id {
         Some(id) => id.as_str().to_owned(),
-        None => {
-            let digest = Sha256::new()
-                .chain_update(&reject.reason)
-                .chain_update([0])
-                .chain_update(&reject.body)
-                .finalize();
-            format!("sha256:{digest:x}")
-        }
+        None => format!("sha256:{:x}", Sha256::digest(&reject.body)),
     }
 }
 
 impl Writer<'_> {
     /// Brings `rejects` up to what the sync found: adds what it could not read, removes what it could, and after a
-    /// complete full sync what it did not meet any more.
-    pub(super) fn settle_rejects(
-        &self,
-        stage: &Stage,
-        sync: &SyncRow,
-        full_and_complete: bool,
-    ) -> Result<(), Error> {
+    /// full sync what it did not meet any more. That need not be a complete one, which there is none of while an id
+    /// cannot be read: it is enough that it received every row.
+    pub(super) fn settle_rejects(&self, stage: &Stage, sync: &SyncRow) -> Result<(), Error> {
+        let met_all = sync.mode == Mode::Full
+            && sync
+                .certificate
+                .as_ref()
+                .is_some_and(Certificate::read_every_row);
         let source = Source {
             conn: self.conn,
             instance: sync.instance.as_str(),
@@ -46,16 +41,16 @@ impl Writer<'_> {
         };
         let mut removed = 0;
         for key in source.keys()? {
-            if !stage.is_rejected(&key)? && (full_and_complete || source.was_read(stage, &key)?) {
+            if !stage.is_rejected(&key)? && (met_all || source.was_read(stage, &key)?) {
                 source.remove(&key)?;
                 removed += 1;
             }
         }
         source.add(stage, &our_text(sync.finished_at))?;
         source.trim()?;
-        // The count goes on above what is kept. A complete full sync met all there are.
+        // The count goes on above what is kept.
         let met = whole(stage.rejects());
-        let before = if full_and_complete {
+        let before = if met_all {
             0
         } else {
             source.count()? - removed
@@ -159,7 +154,7 @@ impl Source<'_> {
 mod tests {
     use super::super::testing::{FULL, How, World, take, titled, user};
     use super::*;
-    use crate::model::{Mode, Page, Row};
+    use crate::model::{Page, Row};
 
     const INCREMENTAL: How = How {
         mode: Mode::Incremental,

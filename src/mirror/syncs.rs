@@ -202,7 +202,7 @@ impl Writer<'_> {
         }
         let is_taken_over = matches!(batch.treatment, Treatment::TakenOver(_));
         self.move_source(stage, finish, is_taken_over)?;
-        self.settle_rejects(stage, &sync, finish.full_and_complete)?;
+        self.settle_rejects(stage, &sync)?;
         // `source_changed` ends when a person approves it or the old directory is back, `unlinked` when the instance is
         // configured again: neither because a sync that was under way meanwhile came to its end.
         let is_same = batch.mends.is_some() || is_taken_over;

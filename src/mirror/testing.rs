@@ -354,7 +354,7 @@ pub(super) fn proof(asked_at: Timestamp) -> Proof {
         answered_at: asked_at,
     };
     Proof {
-        distinct: 1,
+        distinct: Some(1),
         asked_at,
         status: 404,
         witnesses: [witness.clone(), witness],

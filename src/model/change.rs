@@ -81,8 +81,9 @@ pub struct State {
 /// The evidence that a resource is gone (promise P1), kept with its record.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Proof {
-    /// The sync's crawl was `complete` and did not see the id: distinct ids it did see.
-    pub distinct: u64,
+    /// A `complete` crawl did not see the id: distinct ids it did see. `None` where there was no such crawl: a person
+    /// approved the deactivation of somebody who was said to be inactive, and who is not shown any more.
+    pub distinct: Option<u64>,
     /// When the id was asked for by itself, and what was answered.
     pub asked_at: Timestamp,
     /// The status of that answer: 404.

@@ -76,6 +76,12 @@ impl Limits {
         }
     }
 
+    /// How far back a guard counts: what was released since then must be known.
+    #[must_use]
+    pub fn longest_window(&self) -> Duration {
+        self.deactivations.window.max(self.blanking.window)
+    }
+
     /// Why this looks like another directory, in words for people, with both shares as they were measured; `None`
     /// while it does not.
     #[must_use]

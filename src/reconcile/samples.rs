@@ -130,7 +130,7 @@ pub(super) fn proof() -> Proof {
         answered_at: asked_at,
     };
     Proof {
-        distinct: 7,
+        distinct: Some(7),
         asked_at,
         status: 404,
         witnesses: [witness("b"), witness("c")],

@@ -59,15 +59,15 @@ pub enum Finding {
     },
 }
 
-/// What all of a crawl's candidates have in common.
+/// What all candidates of a crawl, or of an approval, have in common.
 #[derive(Clone)]
 pub struct Inquiry<'a> {
     /// How to ask.
     pub session: &'a Session,
     /// What is asked for.
     pub resource: ResourceType,
-    /// Distinct ids that the complete crawl saw, for the proof.
-    pub distinct: u64,
+    /// Distinct ids that the complete crawl saw which did not see them, for the proof; `None` without one.
+    pub distinct: Option<u64>,
     /// Where the feed stands.
     pub head: &'a Head,
     /// For the times in the proof.
@@ -261,7 +261,7 @@ mod tests {
         let inquiry = Inquiry {
             session: &session,
             resource: ResourceType::User,
-            distinct: there.len() as u64,
+            distinct: Some(there.len() as u64),
             head: &head,
             clock: &SystemClock,
         };
@@ -306,7 +306,7 @@ mod tests {
         let [Finding::Gone { base, proof, .. }, Finding::Seen { row, .. }] = &findings[..] else {
             panic!("{findings:?}");
         };
-        assert_eq!((proof.status, proof.distinct, base.seq), (404, 4, 41));
+        assert_eq!((proof.status, proof.distinct, base.seq), (404, Some(4), 41));
         let witnesses = proof
             .witnesses
             .each_ref()

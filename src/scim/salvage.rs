@@ -7,12 +7,10 @@ use crate::model::{Reject, ResourceId};
 /// that breaks off, what came before is believed. In doubt there is no id.
 #[must_use]
 pub fn reject(page: &[u8], reason: &str) -> Reject {
-    let found = Found::search(page);
-    Reject::new(
-        found.id.map(ResourceId::new),
-        reason,
-        &page[found.start.unwrap_or(0)..],
-    )
+    let Found { start, end, id } = Found::search(page);
+    // What the page says behind it is of where it stands among the others, and no part of it.
+    let body = &page[start.unwrap_or(0)..end.unwrap_or(page.len())];
+    Reject::new(id.map(ResourceId::new), reason, body)
 }
 
 /// What was found of the resource.
@@ -20,6 +18,8 @@ pub fn reject(page: &[u8], reason: &str) -> Reject {
 struct Found {
     /// Where it begins.
     start: Option<usize>,
+    /// Behind it.
+    end: Option<usize>,
     /// The one `id` among its own members.
     id: Option<String>,
 }
@@ -28,7 +28,7 @@ impl Found {
     fn search(page: &[u8]) -> Self {
         let mut found = Self::default();
         if found.walk(page).is_none() {
-            found.id = None;
+            (found.id, found.end) = (None, None);
         }
         found
     }
@@ -57,6 +57,10 @@ impl Found {
                     self.id = token.id().filter(|_| tokens.at < page.len());
                 }
                 _ => {}
+            }
+            let is_behind = matches!(grammar.place(), Place::Resources) && self.start.is_some();
+            if in_resources && is_behind && !matches!(token, Token::Comma) {
+                self.end = Some(tokens.at);
             }
         }
         // Of two resources, or two ids, which is it?
@@ -255,6 +259,27 @@ mod tests {
             id(b"{\"Resources\":[{\"id\":17,\"x\":\"\xff\"}]}").as_deref(),
             Some("17")
         );
+    }
+
+    /// Somebody before it came or went: it is the same record, wherever it stands.
+    #[test]
+    fn the_body_is_the_record_and_nothing_of_its_page() {
+        for record in [
+            &b"{\"id\":\"a\xff\",\"emails\":[{\"value\":\"x\"}]}"[..],
+            b"{}",
+            b"[[\xff]]",
+            b"\"\xff\"",
+            b"\xff7",
+        ] {
+            for (total, start) in [(9, 9), (60, 10)] {
+                let head = format!("{{\"totalResults\":{total},\"Resources\":[ ");
+                let tail = format!(" ],\"schemas\":[\"urn\"],\"startIndex\":{start}}}");
+                let page = [head.as_bytes(), record, tail.as_bytes()].concat();
+                let reject = reject(&page, "why");
+                assert_eq!(reject.body, String::from_utf8_lossy(record));
+                assert_eq!(reject.id, None);
+            }
+        }
     }
 
     #[test]

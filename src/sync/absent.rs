@@ -159,7 +159,7 @@ async fn ask(
     let inquiry = Inquiry {
         session: &reading.session,
         resource: reading.source.resource,
-        distinct: certificate.distinct,
+        distinct: Some(certificate.distinct),
         head: &reading.head,
         clock: &*reading.context.clock,
     };

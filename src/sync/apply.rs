@@ -91,7 +91,7 @@ pub(super) async fn apply(
 }
 
 /// One transaction of a sync.
-pub(super) async fn one_transaction(
+async fn one_transaction(
     mirror: &Mirror,
     mut stage: Stage,
     batch: Batch,

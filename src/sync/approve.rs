@@ -1,12 +1,11 @@
 //! Approving a hold: each of its users is asked for again, and those for whom the change still stands
 //! are released. It is a sync of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::apply::one_transaction;
 use super::read::{Reading, blocking};
 use super::{
     Context, Error, Phase, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, absent, session, settle,
@@ -53,7 +52,8 @@ pub enum Fate {
 /// of whom, in the order of ids. Told to stop, it leaves held whom it has not released.
 ///
 /// # Errors
-/// When the mirror cannot be read, or cannot even record the end.
+/// When the hold was closed while its users were asked for; when the mirror cannot be read, or cannot even
+/// record the end.
 pub async fn approve(
     mirror: &Mirror,
     source: &Source,
@@ -79,18 +79,22 @@ pub async fn approve(
         epoch,
     };
     let mut row = blank_row(&reading);
-    let mut unasked = Unasked::new();
-    if let Err(error) = release(mirror, &reading, hold.id, &held, &mut unasked, &mut row).await {
-        let why = error.chain();
-        unasked = held
-            .users
-            .iter()
-            .map(|(id, _)| (id.clone(), why.clone()))
-            .collect();
+    let mut asking = Asking::default();
+    if let Err(error) = release(mirror, &reading, hold, &held, &mut asking, &mut row).await {
+        row.seen = asking.answered.len() as u64;
+        // Which of the requests was under way then says nothing of the others.
+        let why = match error.is_cancelled() {
+            true => Error::Cancelled.chain(),
+            false => error.chain(),
+        };
+        asking.break_off(&held, &why);
         record_failure(mirror, &reading, &mut row, &error).await?;
+        if let Error::NotApprovable(error) = error {
+            return Err(error);
+        }
     }
     let hold_id = hold.id;
-    let fates = mirror.read(move |reader| fates(&reader, hold_id, &held, &unasked));
+    let fates = mirror.read(move |reader| fates(&reader, hold_id, &held, &asking));
     Ok((row, fates.await?))
 }
 
@@ -121,9 +125,9 @@ fn blank_row(reading: &Reading) -> SyncRow {
 async fn release(
     mirror: &Mirror,
     reading: &Reading,
-    hold_id: i64,
+    hold: &HoldRow,
     held: &HeldUsers,
-    unasked: &mut Unasked,
+    asking: &mut Asking,
     row: &mut SyncRow,
 ) -> Result<(), Error> {
     let key = StageKey {
@@ -140,16 +144,16 @@ async fn release(
         Ok((stage, reader))
     })
     .await?;
-    let (stage, reader) = ask_all(reading, stage, reader, held, unasked).await?;
-    row.seen = (held.users.len() - unasked.len()) as u64;
+    let (stage, reader) = ask_all(reading, stage, reader, hold, held, asking).await?;
+    row.seen = asking.answered.len() as u64;
     if row.seen == 0
-        && let Some((_, why)) = unasked.first()
+        && let Some(why) = asking.unknown.values().next()
     {
         row.outcome = Outcome::Failed;
         row.error = Some(why.clone());
     }
     row.id = mirror.write(|writer| writer.reserve_sync()).await?;
-    apply(mirror, reading, stage, reader, hold_id, row).await
+    apply(mirror, reading, stage, reader, hold, row).await
 }
 
 /// A few users say nothing of the instance's health, so that this leaves its row and no more.
@@ -180,19 +184,59 @@ async fn record_failure(
     Ok(())
 }
 
-/// Users who could not be asked for, and why.
-type Unasked = Vec<(ResourceId, String)>;
+/// How far the asking came.
+#[derive(Default)]
+struct Asking {
+    /// Who was answered for.
+    answered: BTreeSet<ResourceId>,
+    /// Of whom is not known whether the change still stands, and why.
+    unknown: BTreeMap<ResourceId, String>,
+    /// Who is asked for, and not yet to the end.
+    under_way: BTreeSet<ResourceId>,
+}
+
+impl Asking {
+    fn begin(&mut self, ids: &[ResourceId]) {
+        self.under_way.extend(ids.iter().cloned());
+    }
+
+    /// Of these all is known that asking can tell: who is not unknown was answered for.
+    fn end(&mut self, ids: &[ResourceId]) {
+        for id in ids {
+            self.under_way.remove(id);
+            if !self.unknown.contains_key(id) {
+                self.answered.insert(id.clone());
+            }
+        }
+    }
+
+    /// It goes no further, for this reason: what became of the asking for each.
+    fn break_off(&mut self, held: &HeldUsers, why: &str) {
+        for (id, _) in &held.users {
+            let what = if self.answered.contains(id) {
+                "asked for, but not released"
+            } else if self.under_way.contains(id) {
+                "asked for, but not to the end"
+            } else {
+                "not asked for"
+            };
+            let unknown = self.unknown.entry(id.clone());
+            unknown.or_insert_with(|| format!("{what}: {why}"));
+        }
+    }
+}
 
 async fn ask_all(
     reading: &Reading,
     mut stage: Stage,
     mut reader: Reader,
+    hold: &HoldRow,
     held: &HeldUsers,
-    unasked: &mut Unasked,
+    asking: &mut Asking,
 ) -> Result<(Stage, Reader), Error> {
     let total = held.users.len() as u64;
     let resource = reading.source.resource;
-    let mut unseen = Vec::new();
+    let (mut unseen, mut vanished) = (Vec::new(), Vec::new());
     let mut failed: Option<String> = None;
     for ((id, is_unseen), done) in held.users.iter().zip(0..) {
         reading.tell(Phase::Asking, done, Some(total));
@@ -202,14 +246,17 @@ async fn ask_all(
         }
         // Where the instance fails, more questions would only add to its trouble.
         if let Some(why) = &failed {
-            unasked.push((id.clone(), why.clone()));
+            asking.unknown.insert(id.clone(), why.clone());
             continue;
         }
         if !id.is_askable() {
-            unasked.push((id.clone(), "this id cannot be asked for".to_owned()));
+            let why = "this id cannot be asked for".to_owned();
+            asking.unknown.insert(id.clone(), why);
             continue;
         }
         let base = (reading.head)();
+        let one = std::slice::from_ref(id);
+        asking.begin(one);
         match reading.session.get(resource, id).await {
             Ok(Asked::Found(row)) => {
                 (stage, reader) = blocking(move || {
@@ -218,45 +265,58 @@ async fn ask_all(
                 })
                 .await?;
             }
-            Ok(Asked::NotFound) => unseen.push(id.clone()),
-            Ok(Asked::Unclear(why)) => unasked.push((id.clone(), why)),
+            Ok(Asked::NotFound) if hold.guard == "blanking" => {
+                let why = "it is not shown any more, which a full sync has to find".to_owned();
+                asking.unknown.insert(id.clone(), why);
+            }
+            Ok(Asked::NotFound) => {
+                // Not to the end: the proof needs its witnesses.
+                vanished.push(id.clone());
+                continue;
+            }
+            Ok(Asked::Unclear(why)) => drop(asking.unknown.insert(id.clone(), why)),
             Err(error) if error.is_cancelled() => return Err(error.into()),
             Err(error) => {
                 let why = error.to_string();
-                unasked.push((id.clone(), why.clone()));
+                asking.unknown.insert(id.clone(), why.clone());
                 failed = Some(why);
             }
         }
+        asking.end(one);
     }
-    // Gone needs its proof now; a person's word stands in for the company's witness.
-    let inquiry = Inquiry {
-        session: &reading.session,
-        resource,
-        distinct: held.distinct,
-        head: &reading.head,
-        clock: &*reading.context.clock,
-    };
-    for candidates in unseen.chunks(BATCH) {
-        let group = Group {
-            candidates: candidates.to_vec(),
-            shares: Shares::Nothing,
-            same: Vec::new(),
-            anybody: held.witnesses.clone(),
+    // Gone needs its proof now; a person's word stands in for the company's witness. Of those who were seen when they
+    // were held, no complete crawl says that it did not see them.
+    for (distinct, absent) in [(held.distinct, unseen), (None, vanished)] {
+        let inquiry = Inquiry {
+            session: &reading.session,
+            resource,
+            distinct,
+            head: &reading.head,
+            clock: &*reading.context.clock,
         };
-        let findings = match &failed {
-            None => inquiry.ask(&group).await?,
-            Some(why) => {
-                unasked.extend(group.candidates.into_iter().map(|id| (id, why.clone())));
+        for candidates in absent.chunks(BATCH) {
+            if let Some(why) = &failed {
+                let unknown = candidates.iter().map(|id| (id.clone(), why.clone()));
+                asking.unknown.extend(unknown);
                 continue;
             }
-        };
-        for finding in &findings {
-            if let Finding::Unresolved { id, why, .. } = finding {
-                unasked.push((id.clone(), why.clone()));
-                failed = failed.or(absent::is_unanswered(finding).then(|| why.clone()));
+            let group = Group {
+                candidates: candidates.to_vec(),
+                shares: Shares::Nothing,
+                same: Vec::new(),
+                anybody: held.witnesses.clone(),
+            };
+            asking.begin(candidates);
+            let findings = inquiry.ask(&group).await?;
+            for finding in &findings {
+                if let Finding::Unresolved { id, why, .. } = finding {
+                    asking.unknown.insert(id.clone(), why.clone());
+                    failed = failed.or(absent::is_unanswered(finding).then(|| why.clone()));
+                }
             }
+            asking.end(candidates);
+            (stage, reader) = absent::record(reading, stage, reader, findings).await?;
         }
-        (stage, reader) = absent::record(reading, stage, reader, findings).await?;
     }
     Ok((stage, reader))
 }
@@ -267,16 +327,18 @@ async fn apply(
     reading: &Reading,
     mut stage: Stage,
     mut reader: Reader,
-    hold_id: i64,
+    hold: &HoldRow,
     row: &mut SyncRow,
 ) -> Result<(), Error> {
     let mut batch = Batch {
         watch: reading.watch(),
-        treatment: Treatment::Approved(hold_id),
+        treatment: Treatment::Approved(hold.id),
         mends: None,
         sync_id: row.id,
         limit: RECORDS_PER_TRANSACTION,
     };
+    // The first transaction looks again; those after it go on with what it began.
+    let mut approved = Some((hold.id, hold.digest.clone()));
     let mut after = None;
     let mut doubtful = Vec::new();
     loop {
@@ -293,8 +355,21 @@ async fn apply(
             full_and_complete: false,
             capabilities: None,
         };
-        let (returned, applied) =
-            one_transaction(mirror, stage, batch.clone(), after, finish).await?;
+        let (batch, approved) = (batch.clone(), approved.take());
+        let written = mirror.write(move |writer| {
+            if let Some((hold_id, digest)) = approved {
+                writer.approvable(hold_id, &digest)?;
+            }
+            let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
+            Ok((stage, applied))
+        });
+        let (returned, applied) = written.await.map_err(|error| {
+            if error.is_about_a_hold() {
+                Error::NotApprovable(error)
+            } else {
+                error.into()
+            }
+        })?;
         stage = returned;
         row.created += applied.created;
         row.updated += applied.updated;
@@ -321,10 +396,8 @@ fn fates(
     reader: &Reader,
     hold_id: i64,
     held: &HeldUsers,
-    unasked: &Unasked,
+    asking: &Asking,
 ) -> Result<Vec<Answer>, mirror::Error> {
-    let unasked: BTreeMap<&ResourceId, &str> =
-        unasked.iter().map(|(id, why)| (id, why.as_str())).collect();
     held.users
         .iter()
         .map(|(id, _)| {
@@ -333,7 +406,7 @@ fn fates(
                 Some("resolved") => Fate::Resolved,
                 _ => Fate::Failed,
             };
-            let why = unasked.get(id).copied();
+            let why = asking.unknown.get(id).map(String::as_str);
             let why = why.unwrap_or("it was changed meanwhile, or could not be read");
             Ok(Answer {
                 hold_id,

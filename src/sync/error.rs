@@ -16,6 +16,9 @@ pub enum Error {
     /// What was read contradicts itself, so that none of it is believed.
     #[error("what the instance answered is not believed: {}", reasons(.0))]
     Refused(Box<Certificate>),
+    /// The hold to approve was closed meanwhile.
+    #[error(transparent)]
+    NotApprovable(mirror::Error),
     /// It was told to stop.
     #[error("told to stop")]
     Cancelled,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::mirror::apply::{Held, Opened, Planning, SyncRow};
+use crate::mirror::apply::{Held, Opened, Planning, SyncRow, Treatment};
 use crate::mirror::{self, Mirror, Reader};
 use crate::model::{Capabilities, Doubt, InstanceName, Kind, Mode, Outcome, ResourceType, Trigger};
 use crate::reconcile::guard::Limits;
@@ -186,6 +186,7 @@ pub async fn dry_run(
             deactivated: 0,
             held: 0,
             holds: Vec::new(),
+            left: treatment == Treatment::Left,
         };
         let mut each = |planning: Planning<'_>| {
             planned.count(planning);
@@ -215,6 +216,9 @@ pub struct Planned {
     pub held: u64,
     /// The holds that would be opened with them.
     pub holds: Vec<PlannedHold>,
+    /// Whether all of it would be left as it is, because it looks like another directory.
+    #[serde(skip)]
+    pub left: bool,
 }
 
 /// A hold that a sync would open.

@@ -624,6 +624,20 @@ fn history_may_be_kept_for_ever() {
     assert_eq!(etc.load().mirror.history, None);
 }
 
+/// What a guard counts is kept as long as it counts; a person who wanted less is told.
+#[test]
+fn a_history_shorter_than_the_longest_window_of_a_guard_is_warned_about() {
+    let guards = "[instances.acme.guard]\nblanking.window = \"36h\"\n";
+    let etc = |history: &str| {
+        let mirror = format!("[mirror]\nhistory = {history:?}\n");
+        Etc::new().file(&format!("{mirror}{ACME}{guards}"))
+    };
+    for enough in ["36h", "forever"] {
+        assert_eq!(etc(enough).load().warnings, [""; 0], "{enough}");
+    }
+    insta::assert_snapshot!(etc("35h").load().warnings.join("\n"), @"`mirror.history` is 35h, but `instances.acme.guard.blanking.window` is 36h, within which a guard counts: change records are kept 36h; shorten the window as well if they must go sooner");
+}
+
 #[test]
 fn the_mirror_is_found_without_looking_at_instances_or_secrets() {
     let etc = Etc::new()

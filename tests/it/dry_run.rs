@@ -3,42 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use musterd::clock::{ManualClock, SharedClock};
-use musterd::config::settings::InstanceSettings;
-use musterd::config::{self, Sources};
-use musterd::control::{Ended, Line, Lines};
-use musterd::daemon::execute;
+use musterd::control::Ended;
 use musterd::daemon::fleet::Fleet;
-use musterd::daemon::link::Surroundings;
-use musterd::mirror::Mirror;
-use musterd::model::{Mode, Outcome, Trigger};
-use musterd::sandbox::{self, Column, Effect, Fault, InProcess, Sandbox, Values};
-use musterd::scim::client::Exchange;
-use musterd::sync::Order;
+use musterd::model::Mode;
+use musterd::sandbox::{self, Column, Effect, Fault, Sandbox, Values};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
+use crate::fleet::{Linked, one};
 use crate::harness::{files, untouched};
 use crate::ledger;
 
-const START: &str = "2026-03-01T09:00:30Z";
-
 /// Small enough that a few edits exceed a guard, and that as many do not.
-const CONFIGURATION: &str = r#"
-[instances.acme]
-url = "https://acme.example"
-page_size = 20
-rate = { per_second = 1000, burst = 1000 }
+const GUARDS: &str = r#"
 guard.deactivations = { at_least = 2, count = 6, percent = 10, window = "24h" }
 guard.blanking = { at_least = 2, count = 6, percent = 10, window = "24h" }
 guard.source_changed = { at_least = 8, percent = 30 }
-[instances.acme.auth]
-type = "basic"
-username = "USERNAME"
-password = "PASSWORD"
 "#;
 
 const SEEDS: u64 = 24;
@@ -78,20 +59,18 @@ async fn what_a_dry_run_shows_is_what_the_sync_then_writes_and_holds() {
 
 /// One history: after each round of edits a dry run and then the sync, which must agree.
 async fn compare(seed: u64, met: &mut Met) {
-    let folder = tempfile::tempdir().unwrap();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let clock: SharedClock = Arc::new(ManualClock::starting_at(START.parse().unwrap()));
     let options = sandbox::Options {
         users: rng.usize(20..80),
         seed,
         ..sandbox::Options::default()
     };
-    let sandbox = Sandbox::new(options, Arc::clone(&clock));
-    let fleet = fleet(folder.path(), &sandbox, &clock).await;
-    sync(&fleet, Mode::Full).await;
+    let linked = Linked::new(options, "", GUARDS).await;
+    let folder = linked.folder();
+    linked.sync(Mode::Full).await;
     for round in 0..ROUNDS {
         let place = format!("seed {seed}, round {round}");
-        edit(&sandbox, &mut rng);
+        edit(&linked.sandbox, &mut rng);
         // Before the clock moves on the newest edits are of the instance's own second.
         tokio::time::sleep(Duration::from_mins(rng.u64(1..90))).await;
         let mode = if rng.u8(..4) > 0 {
@@ -99,29 +78,26 @@ async fn compare(seed: u64, met: &mut Met) {
         } else {
             Mode::Incremental
         };
-        let before = kept(folder.path());
-        let (ended, shown) = dry_run(&fleet, mode).await;
-        untouched(&before, &kept(folder.path()), &place);
+        let before = kept(folder);
+        let (ended, shown) = linked.dry_run(mode).await;
+        untouched(&before, &kept(folder), &place);
 
-        let open_before: i64 = one(
-            folder.path(),
-            "SELECT count(*) FROM holds WHERE state = 'open'",
-        );
-        let since: i64 = one(folder.path(), "SELECT last_seq FROM feed");
-        let done = sync(&fleet, mode).await;
+        let open_before: i64 = one(folder, "SELECT count(*) FROM holds WHERE state = 'open'");
+        let since: i64 = one(folder, "SELECT last_seq FROM feed");
+        let done = linked.sync(mode).await;
         let Some((plan, lines)) = shown
             .split_last()
             .filter(|(last, _)| last.get("plan").is_some())
         else {
-            assert_eq!(
-                (done, ended),
-                (None, Ended::Attention),
-                "{place}: {shown:?}"
-            );
+            assert!(done.is_none(), "{place}: {shown:?}");
+            assert_eq!(ended, Ended::Attention, "{place}: {shown:?}");
             continue;
         };
-        let (sync_id, counts) = done.unwrap_or_else(|| panic!("{place}: no sync"));
-        for line in lines {
+        let done = done.unwrap_or_else(|| panic!("{place}: no sync"));
+        let counts = [done.created, done.updated, done.deactivated, done.held];
+        // Why nothing is done is said before the sum, and needs no line of its own here.
+        let lines: Vec<&Value> = lines.iter().filter(|line| line["note"].is_null()).collect();
+        for line in &lines {
             let what = match line["guard"].as_str() {
                 Some(guard) => format!("held {guard}"),
                 None => format!("{} {}", text(&line["kind"]), text(&line["reason"])),
@@ -129,17 +105,13 @@ async fn compare(seed: u64, met: &mut Met) {
             *met.planned.entry(what).or_default() += 1;
         }
         let (held, written): (Vec<&Value>, Vec<&Value>) =
-            lines.iter().partition(|line| !line["held"].is_null());
+            lines.into_iter().partition(|line| !line["held"].is_null());
         let mut held: Vec<Value> = held.into_iter().map(held_change).collect();
         held.sort_by_key(Value::to_string);
         let written = written.into_iter().map(record).collect();
-        agree(&place, held, held_changes(folder.path(), sync_id));
-        agree(&place, written, records(folder.path(), since));
-        assert_eq!(
-            plan["plan"]["holds"],
-            holds(folder.path(), sync_id),
-            "{place}"
-        );
+        agree(&place, held, held_changes(folder, done.id));
+        agree(&place, written, records(folder, since));
+        assert_eq!(plan["plan"]["holds"], holds(folder, done.id), "{place}");
         let planned = ["created", "updated", "deactivated", "held"]
             .map(|count| plan["plan"][count].as_u64().unwrap());
         assert_eq!(planned, counts, "{place}");
@@ -151,9 +123,8 @@ async fn compare(seed: u64, met: &mut Met) {
         };
         assert_eq!(ended, expected, "{place}");
         met.rounds += 1;
-        approve_another_directory(&fleet, &mut rng).await;
+        approve_another_directory(&linked.fleet, &mut rng).await;
     }
-    drop(fleet);
 }
 
 /// What an administrator, a mistake or a clone does to a directory.
@@ -210,78 +181,6 @@ fn edit(sandbox: &Sandbox, rng: &mut fastrand::Rng) {
     }
 }
 
-async fn fleet(folder: &Path, sandbox: &Sandbox, clock: &SharedClock) -> Fleet {
-    let rules = sandbox.auth();
-    let text = CONFIGURATION
-        .replace("USERNAME", &rules.username)
-        .replace("PASSWORD", &rules.password);
-    let (file, path) = (folder.join("musterd.toml"), folder.join("mirror.db"));
-    std::fs::write(&file, format!("[mirror]\npath = {path:?}\n{text}")).unwrap();
-    let sources = Sources {
-        file,
-        env: BTreeMap::default(),
-        now: clock.now(),
-    };
-    let settings = config::load(&sources).unwrap();
-    let line = sandbox.clone();
-    let surroundings = Surroundings {
-        clock: Arc::clone(clock),
-        exchange: Arc::new(move |settings: &InstanceSettings| {
-            let timeout = settings.client.timeout;
-            Ok(Arc::new(InProcess::new(line.clone(), timeout)) as Arc<dyn Exchange>)
-        }),
-        seed: 5,
-    };
-    let mirror = Mirror::open(&path, "5eed").unwrap();
-    Fleet::assemble(&settings, mirror, &surroundings)
-        .await
-        .unwrap()
-}
-
-/// The id of the sync and what it counted; `None` where it did nothing.
-async fn sync(fleet: &Fleet, mode: Mode) -> Option<(i64, [u64; 4])> {
-    let order = Order {
-        mode: Some(mode),
-        trigger: Trigger::Request,
-    };
-    let link = fleet.links().pop().unwrap();
-    let quiet: musterd::sync::Progressing = Arc::new(|_| {});
-    let rows = fleet
-        .sync(&link, order, &CancellationToken::new(), &quiet)
-        .await
-        .unwrap();
-    let row = rows.last()?;
-    assert_eq!(row.outcome, Outcome::Succeeded, "{row:?}");
-    Some((
-        row.id,
-        [row.created, row.updated, row.deactivated, row.held],
-    ))
-}
-
-/// How a dry run ends, and what it prints as `--json`.
-async fn dry_run(fleet: &Fleet, mode: Mode) -> (Ended, Vec<Value>) {
-    let (lines, mut told) = Lines::channel();
-    let read = || Ok(fleet.mirror.reader()?);
-    let links = fleet.links();
-    let stop = CancellationToken::new();
-    let run = async move {
-        let ended = execute::dry_run(&links, &read, Some(mode), &fleet.clock, &lines, &stop).await;
-        drop(lines);
-        ended
-    };
-    let listen = async {
-        let mut rows = Vec::new();
-        while let Some(line) = told.recv().await {
-            if let Line::Row(row) = line {
-                rows.push(row);
-            }
-        }
-        rows
-    };
-    let (ended, rows) = tokio::join!(run, listen);
-    (ended.unwrap(), rows)
-}
-
 /// Says of every second clone that it was made on purpose.
 async fn approve_another_directory(fleet: &Fleet, rng: &mut fastrand::Rng) {
     let holds = fleet.mirror.reader().unwrap().holds(false).unwrap();
@@ -290,8 +189,8 @@ async fn approve_another_directory(fleet: &Fleet, rng: &mut fastrand::Rng) {
         if hold.guard == "source_changed" && rng.bool() {
             let approved = fleet
                 .mirror
-                .write(move |writer| writer.approve_source_change(hold.id, now));
-            assert!(approved.await.unwrap());
+                .write(move |writer| writer.approve_source_change(hold.id, &hold.digest, now));
+            approved.await.unwrap();
         }
     }
 }
@@ -301,11 +200,6 @@ fn kept(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = files(folder);
     files.remove(&folder.join("mirror.db-shm"));
     files
-}
-
-fn one<T: rusqlite::types::FromSql>(folder: &Path, sql: &str) -> T {
-    let mirror = rusqlite::Connection::open(folder.join("mirror.db")).unwrap();
-    mirror.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 /// Rows of one text column in JSON.

@@ -9,6 +9,7 @@
 )]
 
 mod filled;
+mod fleet;
 mod harness;
 mod ledger;
 mod world;
@@ -23,6 +24,7 @@ mod dry_run;
 mod faults;
 mod floors;
 mod fuzz;
+mod guards;
 mod odd_servers;
 mod operators;
 mod pins;

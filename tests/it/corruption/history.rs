@@ -401,7 +401,7 @@ fn proof(asked_at: Timestamp) -> Proof {
         answered_at: asked_at,
     };
     Proof {
-        distinct: 29,
+        distinct: Some(29),
         asked_at,
         status: 404,
         witnesses: [witness.clone(), witness],

@@ -59,12 +59,13 @@ pub(super) fn every_point<T: Trial>(prepare: impl FnOnce() -> T) {
     }
     let scene = &prepare();
     let expected = undisturbed(scene);
-    let n_kills = each_point(scene, Fault::Kill, |home, hit, last| {
-        judge_killed(scene, &expected, home, hit, last)
+    let mut last = 0;
+    let n_kills = each_point(scene, Fault::Kill, |home, hit| {
+        last = judge_killed(scene, &expected, home, hit, last);
     });
     for fault in [Fault::NoSpace, Fault::Broken] {
-        let n_faults = each_point(scene, fault, |home, hit, last| {
-            judge_failed(scene, &expected, home, hit, last)
+        let n_faults = each_point(scene, fault, |home, hit| {
+            judge_failed(scene, &expected, home, hit);
         });
         // A failed call may be followed by others, that put things in order; hardly ever is one missing.
         assert!(
@@ -103,13 +104,8 @@ fn undisturbed(scene: &impl Trial) -> Expected {
 }
 
 /// Makes the fault at the first write, the second, and so on until the command comes to its end without
-/// it. `judge` is given what is left, and the place of the state that it found at the last point.
-fn each_point(
-    scene: &impl Trial,
-    fault: Fault,
-    judge: impl Fn(&Home, &Hit, usize) -> usize,
-) -> usize {
-    let mut last = 0;
+/// it. `judge` is given what is left. Returns how many points there were.
+fn each_point(scene: &impl Trial, fault: Fault, mut judge: impl FnMut(&Home, &Hit)) -> usize {
     for point in 1.. {
         let home = scene.copy();
         // It keeps the log's index from being written by another thread than the one that is counted.
@@ -126,7 +122,7 @@ fn each_point(
             assert_eq!(hit.ran.code, Some(scene.code()), "{}", hit.ran);
             return point - 1;
         }
-        last = judge(&home, &hit, last);
+        judge(&home, &hit);
         let name = format!("{} {fault:?} {point:04}", scene.name());
         let what = match fault {
             Fault::Kill => "crash_points",
@@ -137,7 +133,7 @@ fn each_point(
     unreachable!("a command comes to its end");
 }
 
-/// The process died. Returns the place of the state that it left.
+/// The process died. `last` is the place of the state that it left at the point before; returns that of this one.
 fn judge_killed(
     scene: &impl Trial,
     expected: &Expected,
@@ -163,13 +159,7 @@ fn judge_killed(
 }
 
 /// A call failed, and the command told of it, or did without.
-fn judge_failed(
-    scene: &impl Trial,
-    expected: &Expected,
-    home: &Home,
-    hit: &Hit,
-    _last: usize,
-) -> usize {
+fn judge_failed(scene: &impl Trial, expected: &Expected, home: &Home, hit: &Hit) {
     let left = look(scene, home);
     let substance = left.substance();
     let is_between = |state: &State| state.substance() == substance;
@@ -203,7 +193,6 @@ fn judge_failed(
         assert_eq!(outcome == "'failed'", error != "NULL", "{outcome} {error}");
     }
     go_on(scene, expected, home, hit, &left);
-    0
 }
 
 /// Says what failed and what to do about it.

@@ -12,8 +12,12 @@ use crate::harness::{BINARY, Home, Ran};
 
 /// Small enough for a small directory: five people may turn inactive or be gone, and three may lose one
 /// and the same attribute; more is held.
-const GUARDS: &str = "guard.deactivations = { at_least = 5, count = 5, percent = 100, window = \"24h\" }\n\
-     guard.blanking = { at_least = 3, count = 3, percent = 100, window = \"24h\" }";
+fn guards(window: &str) -> String {
+    format!(
+        "guard.deactivations = {{ at_least = 5, count = 5, percent = 100, window = {window:?} }}\n\
+         guard.blanking = {{ at_least = 3, count = 3, percent = 100, window = {window:?} }}"
+    )
+}
 
 /// What may be cut off at any write.
 pub(super) trait Trial {
@@ -233,7 +237,9 @@ impl Trial for Scene {
 }
 
 fn home(source: &Source, history: &str) -> Home {
-    let home = Home::new_in(&workplace(), &[source.instance(GUARDS)]);
+    // Nothing is trimmed that a guard still counts.
+    let window = if history == "400d" { "24h" } else { history };
+    let home = Home::new_in(&workplace(), &[source.instance(&guards(window))]);
     let config = std::fs::read_to_string(home.config_path()).unwrap();
     let config = config.replace("[log]", &format!("history = {history:?}\n\n[log]"));
     std::fs::write(home.config_path(), config).unwrap();

@@ -351,8 +351,11 @@ fn leavers_that_were_held_unasked_go_with_a_proof_once_approved() {
         (17, 1, 0),
         "{ran}"
     );
+    // The crawl that did not see them saw all others.
+    let n_seen = N_USERS - 18;
     let gone: Vec<String> = world.home.list(&format!(
-        "SELECT id FROM changes WHERE hold_id = {id} AND reason = 'gone' AND proof IS NOT NULL ORDER BY id"
+        "SELECT id FROM changes
+         WHERE hold_id = {id} AND reason = 'gone' AND json_extract(proof, '$.distinct') = {n_seen} ORDER BY id"
     ));
     assert_eq!(gone, sorted((0..17).map(sys_id)));
     let ran = world.home.sync("full");
@@ -361,8 +364,67 @@ fn leavers_that_were_held_unasked_go_with_a_proof_once_approved() {
     world.home.verify();
 }
 
-/// Told to stop in the middle, by a person or by the service manager, an approval leaves its row; whom it
-/// could not ask stays held, and the next approval releases them.
+/// Who was held because the instance said `active: false`, and is not shown any more when that is approved, goes
+/// with a proof that tells of no complete crawl: there was none that did not see him.
+#[test]
+fn a_proof_names_no_crawl_that_did_not_look_for_the_user() {
+    let world = with_baseline();
+    let (id, digest) = world.hold_on_ten_inactive();
+    let leaver = sys_id(4);
+    world.leave(4);
+    let ran = world
+        .home
+        .run(&["holds", "approve", &id, "--digest", &digest]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let gone = world.home.rows(
+        "SELECT id, hold_id, proof, json_extract(proof, '$.status') AS status FROM changes WHERE reason = 'gone'",
+    );
+    let [record] = &gone[..] else {
+        panic!("{gone:?}");
+    };
+    assert_eq!(text(record, "id"), Some(leaver));
+    assert_eq!(text(record, "hold_id"), Some(id));
+    assert_eq!(text(record, "status").as_deref(), Some("404"));
+    let proof = text(record, "proof").expect("a proof");
+    assert!(proof.contains(r#""distinct":null"#), "{proof}");
+    let ran = world.home.sync("full");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    world.equals_the_directory(&ran);
+    world.home.verify();
+}
+
+/// Approving that titles turned empty says nothing of who is there at all: that is for a full sync to find.
+#[test]
+fn who_vanished_is_not_released_with_a_blanking() {
+    let world = with_baseline();
+    world.server.edit(|directory| {
+        for n in 0..10 {
+            directory.set(n, "title", Value::Null);
+        }
+    });
+    let ran = world.home.sync("incremental");
+    world.holds_exactly("blanking", &(0..10).map(sys_id).collect(), &ran);
+    let (id, digest) = world.open_hold();
+    world.leave(4);
+    let ran = world
+        .home
+        .run(&["holds", "approve", &id, "--digest", &digest]);
+    assert_eq!(ran.code, Some(3), "{ran}");
+    let told = format!(
+        "failed  {}: it is not shown any more, which a full sync has to find",
+        sys_id(4)
+    );
+    assert!(ran.stdout.lines().any(|line| line == told), "{ran}");
+    assert_eq!(world.home.list("SELECT id FROM users_held"), [sys_id(4)]);
+    let ran = world.home.sync("full");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert_eq!(world.home.list("SELECT state FROM holds"), ["approved"]);
+    world.equals_the_directory(&ran);
+    world.home.verify();
+}
+
+/// Told to stop in the middle, by a person or by the service manager, an approval leaves its row and tells of
+/// each how far it came; all of them stay held, and the next approval releases them.
 #[test]
 fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
     for by_the_daemon in [false, true] {
@@ -370,7 +432,10 @@ fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
         let (id, digest) = world.hold_on_ten_inactive();
         let daemon = by_the_daemon.then(|| world.daemon());
         let seq = world.seq();
-        world.server.hold_back(|request| request.id.is_some());
+        let ids = sorted((0..10).map(sys_id));
+        world
+            .server
+            .hold_back(|request| request.id.as_ref() == sorted((0..10).map(sys_id)).get(2));
         let approve = ["holds", "approve", &id, "--digest", &digest, "--json"];
         let approving = world.home.start(&approve);
         world.server.wait_for_held_back(1);
@@ -381,11 +446,29 @@ fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
         let ran = approving.finish(TIME_LIMIT);
         let expected = if by_the_daemon { 1 } else { 130 };
         assert_eq!(ran.code, Some(expected), "{ran}");
-        assert_eq!(
-            ran.stdout.matches(r#""result":"failed""#).count(),
-            10,
-            "each is told of: {ran}"
-        );
+        let told: Vec<Value> = ran
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .filter(|line: &Value| line["result"] == "failed")
+            .collect();
+        let told: Vec<(&Value, &Value)> =
+            told.iter().map(|one| (&one["id"], &one["why"])).collect();
+        let expected: Vec<(Value, Value)> = ids
+            .iter()
+            .zip(0..)
+            .map(|(id, place)| {
+                let what = match place {
+                    ..2 => "asked for, but not released",
+                    2 => "asked for, but not to the end",
+                    _ => "not asked for",
+                };
+                (json!(id), json!(format!("{what}: told to stop")))
+            })
+            .collect();
+        let expected: Vec<(&Value, &Value)> = expected.iter().map(|(id, why)| (id, why)).collect();
+        assert_eq!(told, expected, "{ran}");
+        assert_eq!(text(&world.home.last_sync(), "seen").as_deref(), Some("2"));
         world.server.let_go();
         if let Some(daemon) = daemon {
             assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
@@ -405,6 +488,43 @@ fn an_approval_that_is_told_to_stop_is_on_record_and_releases_nobody() {
         assert_eq!(world.deactivated(), sorted((0..10).map(sys_id)));
         world.home.verify();
     }
+}
+
+/// Whether the hold is open still is looked at where its users are released, not where they are asked for.
+#[test]
+fn a_hold_that_is_resolved_while_its_users_are_asked_for_releases_nobody() {
+    let world = with_baseline();
+    let (id, digest) = world.hold_on_ten_inactive();
+    let daemon = world.daemon();
+    let seq = world.seq();
+    world
+        .server
+        .hold_back(|request| request.id.as_deref() == Some(&*sys_id(9)));
+    let approving = world
+        .home
+        .start(&["holds", "approve", &id, "--digest", &digest]);
+    world.server.wait_for_held_back(1);
+    world.server.edit(|directory| {
+        for n in 0..10 {
+            directory.set(n, "active", json!(true));
+        }
+    });
+    let ran = world.home.sync("incremental");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    world.server.let_go();
+    let ran = approving.finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    let told = format!("hold {id} is resolved already, nothing was changed");
+    assert!(ran.stderr.contains(&told), "{ran}");
+    assert_eq!(world.seq(), seq);
+    let approval = world
+        .home
+        .rows("SELECT outcome, error FROM syncs WHERE certificate IS NULL");
+    assert_eq!(text(&approval[0], "outcome").as_deref(), Some("failed"));
+    assert_eq!(text(&approval[0], "error"), Some(told));
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+    world.home.verify();
 }
 
 /// A client that goes away cancels nothing: the daemon goes on with what it was asked for.
@@ -777,8 +897,12 @@ fn another_directory_is_taken_over_once_a_person_says_so() {
         ["create 40", "deactivate 40"]
     );
     let seq = world.seq();
-    let ran = world.home.sync("full");
-    assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    // It says why it did nothing, and so does its dry run.
+    let told = format!(
+        "looks like another directory, so nothing of it is applied: see `musterd holds show {id}`"
+    );
+    world.says_why_nothing_is_done(&told);
+    assert_eq!(world.seq(), seq);
     assert_eq!(
         world.home.one::<i64>("SELECT count(*) FROM holds"),
         1,
@@ -814,9 +938,11 @@ fn another_directory_is_taken_over_once_a_person_says_so() {
         total: |honest, _| honest + 7,
         ..WELL_BEHAVED
     });
-    let ran = world.home.sync("full");
-    assert_eq!(world.verdict().as_deref(), Some("partial"), "{ran}");
-    assert_eq!((ran.code, world.seq()), (Some(3), seq), "{ran}");
+    let told = "only a complete full sync takes the new directory over, so nothing of this one is applied: \
+                `musterd sync odd --mode full` tries again";
+    world.says_why_nothing_is_done(told);
+    assert_eq!(world.verdict().as_deref(), Some("partial"));
+    assert_eq!(world.seq(), seq);
     world.server.turn(WELL_BEHAVED);
 
     let ran = world.home.sync("full");
@@ -880,6 +1006,23 @@ impl World {
                 .collect::<BTreeSet<_>>(),
             ids
         );
+    }
+
+    /// A full sync and its dry run do nothing, exit 3, and give this reason to people and to programs.
+    #[track_caller]
+    fn says_why_nothing_is_done(&self, why: &str) {
+        for args in [&["--dry-run"][..], &[]] {
+            let args = [&["sync", "--mode", "full"][..], args].concat();
+            let ran = self.home.run(&args);
+            assert_eq!(ran.code, Some(3), "{ran}");
+            let line = format!("odd: {why}");
+            assert!(ran.stdout.lines().any(|told| told == line), "{ran}");
+            let ran = self.home.run(&[&args[..], &["--json"]].concat());
+            assert_eq!(ran.code, Some(3), "{ran}");
+            let note = json!({ "instance": "odd", "note": why });
+            let is_note = |told: &str| serde_json::from_str::<Value>(told).expect("JSON") == note;
+            assert!(ran.stdout.lines().any(is_note), "{ran}");
+        }
     }
 
     /// Ten turn inactive at once. Returns the id and the digest of the hold.

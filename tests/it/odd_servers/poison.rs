@@ -60,6 +60,61 @@ fn replace(text: &mut Vec<u8>, old: &[u8], new: &[u8]) {
     text.splice(place..place + old.len(), new.iter().copied());
 }
 
+/// A record whose id cannot be read, on a page that cannot be read either: it is the same reject wherever it stands,
+/// and one that can be read again is none, although another one keeps the crawl from being complete.
+#[test]
+fn a_record_that_does_not_say_who_it_is_stays_one_reject() {
+    let world = World::start(Directory::of(N_USERS, sys_id), WELL_BEHAVED);
+    world.baseline();
+    world.server.turn(Odd {
+        text: |text, user, _| {
+            if user["title"] == json!("Spoiled") {
+                let id = user["id"].as_str().expect("an id").to_owned();
+                let spoiled = format!("\u{1}{id}");
+                replace(text, id.as_bytes(), spoiled.as_bytes());
+            }
+        },
+        ..WELL_BEHAVED
+    });
+    world.server.edit(|directory| {
+        for n in [BAD_NUMBER, BAD_NUMBER + 1] {
+            directory.set(n, "title", json!("Spoiled"));
+        }
+    });
+    let rejects = || {
+        let rows = world
+            .home
+            .rows("SELECT key, first_seen_at, body FROM rejects ORDER BY key");
+        let n: i64 = world.home.one("SELECT rejects FROM mirror_health");
+        assert_eq!(n, i64::try_from(rows.len()).expect("few"), "{rows:?}");
+        rows
+    };
+    let ran = world.home.sync("full");
+    assert_eq!(world.verdict().as_deref(), Some("partial"), "{ran}");
+    let first = rejects();
+    assert_eq!(first.len(), 2, "{ran}");
+
+    // Many come before and behind them.
+    world.server.edit(|directory| {
+        for n in N_USERS..N_USERS + 50 {
+            directory.join(n);
+        }
+    });
+    for mode in ["incremental", "full"] {
+        let ran = world.home.sync(mode);
+        assert_eq!(rejects(), first, "{ran}");
+    }
+    world
+        .server
+        .edit(|directory| directory.set(BAD_NUMBER, "title", json!("Engineer")));
+    let ran = world.home.sync("full");
+    assert_eq!(world.verdict().as_deref(), Some("partial"), "{ran}");
+    let left = rejects();
+    assert_eq!(left.len(), 1, "{ran}");
+    assert!(first.contains(&left[0]), "{left:?}");
+    world.home.verify();
+}
+
 /// `says_who`: whether the id of the bad record can still be read.
 fn one_record_is_bad(odd: Odd, says_who: bool) {
     let world = World::start(Directory::of(N_USERS, sys_id), WELL_BEHAVED);
