@@ -105,6 +105,8 @@ pub(super) enum What {
     Sync(usize, Option<Mode>),
     /// A person asks for a full sync, and for an incremental one while a page of it is on its way.
     Race(usize, Race),
+    /// A person asks for a full sync; so long after the daemon is told to stop, and started again after so long.
+    Break(usize, Duration, Duration),
 }
 
 /// What becomes of a full sync, one of whose pages is long on its way.
@@ -343,6 +345,12 @@ impl Plan {
                 lot: rng.u64(..),
             };
             self.add(at, What::Race(instance, race));
+        }
+        if rng.u8(..3) == 0 {
+            let at = self.busy.mul_f64(0.8 + 0.2 * rng.f64());
+            let instance = self.instance(rng);
+            let after = Duration::from_secs_f64(4.0 * rng.f64());
+            self.add(at, What::Break(instance, after, draw_down(rng)));
         }
     }
 }

@@ -208,8 +208,12 @@ impl<'a> Run<'a> {
             }
             // A moment that a death cuts off has been.
             self.next += 1;
-            if let What::Stop(down) = moment.what {
-                return self.stop(down).await;
+            match moment.what {
+                What::Stop(down) => return self.stop(down).await,
+                What::Break(instance, after, down) => {
+                    return self.break_off(instance, after, down).await;
+                }
+                _ => {}
             }
             self.happen(moment).await;
             self.watch.check();
@@ -247,6 +251,19 @@ impl<'a> Run<'a> {
         self.world.stop().await;
         self.sums.stops += 1;
         End::Stopped(down)
+    }
+
+    /// A full sync is under way when the daemon is told to stop, unless it was quick.
+    async fn break_off(&mut self, instance: usize, after: Duration, down: Duration) -> End {
+        let name = self.plan.instances[instance].name;
+        self.watch
+            .note(|| format!("{name}: a full sync to be broken off"));
+        tokio::select! {
+            biased;
+            () = person::sync(&self.world, name, Some(Mode::Full)) => {}
+            () = self.world.pass(after) => {}
+        }
+        self.stop(down).await
     }
 
     async fn happen(&mut self, moment: &Moment) {
@@ -302,7 +319,8 @@ impl<'a> Run<'a> {
             | What::Stop(_)
             | What::Reload(..)
             | What::Sync(..)
-            | What::Race(..) => {}
+            | What::Race(..)
+            | What::Break(..) => {}
         }
     }
 
