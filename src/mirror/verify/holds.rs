@@ -7,8 +7,8 @@ use crate::model::Foreign;
 use crate::reconcile::guard;
 
 impl Verification<'_> {
-    /// Each hold has the exact set that it was opened with, its state says whether somebody is held still, and the mirror
-    /// keeps the old value of whoever is.
+    /// Each hold has the exact set that it was opened with, its state says whether somebody is held still, the mirror
+    /// keeps the old value of whoever is, and what the feed has by a hold is what was released from it.
     pub(super) fn check_holds(&self) -> Result<(), Stop> {
         let mut holds = self.reader.conn.prepare(
             "SELECT id, guard, state, count, digest FROM holds
@@ -39,7 +39,35 @@ impl Verification<'_> {
                 ));
             }
         }
-        self.check_held_values()
+        self.check_held_values()?;
+        self.check_released()
+    }
+
+    /// A record that names a hold was released from it. Of another directory that was approved it is whatever the next full
+    /// sync found, in the hold or not.
+    fn check_released(&self) -> Result<(), Stop> {
+        let mut odd = self.reader.conn.prepare(
+            "SELECT seq, record.hold_id
+             FROM (SELECT seq, instance, resource, id, reason, hold_id FROM changes WHERE hold_id IS NOT NULL
+                   UNION ALL
+                   SELECT seq, instance, resource, id, reason, hold_id FROM changes_base WHERE hold_id IS NOT NULL) record
+             LEFT JOIN holds ON holds.id = record.hold_id AND holds.instance = record.instance
+             LEFT JOIN hold_changes ON hold_changes.hold_id = record.hold_id
+                 AND hold_changes.resource = record.resource AND hold_changes.id = record.id
+             WHERE CASE guard WHEN 'source_changed' THEN holds.state = 'approved' AND reason = 'source_changed'
+                              ELSE hold_changes.state = 'released' AND reason <> 'source_changed' END IS NOT 1
+             ORDER BY seq LIMIT 1",
+        )?;
+        let mut rows = odd.query([])?;
+        match rows.next()? {
+            Some(row) => {
+                let (seq, hold_id): (i64, i64) = (row.get(0)?, row.get(1)?);
+                differ(format!(
+                    "record {seq} of the feed names hold {hold_id}, but was not released from it"
+                ))
+            }
+            None => Ok(()),
+        }
     }
 
     fn held_of(&self, hold_id: i64) -> Result<(HoldDigest, u64), Stop> {

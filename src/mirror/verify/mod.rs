@@ -336,8 +336,23 @@ mod tests {
             ),
             (
                 "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'syncs'",
+                "`sqlite_sequence`, row `syncs`: column `seq`",
                 "1 is the last number of `syncs`, but 2",
-                "1 is the last",
+            ),
+            (
+                "UPDATE sqlite_sequence SET seq = 9 WHERE name = 'syncs'",
+                "`sqlite_sequence`, row `syncs`: column `seq`",
+                "",
+            ),
+            (
+                "INSERT INTO sqlite_sequence VALUES ('changes', 9)",
+                "`sqlite_sequence`, row `changes`: it was not written",
+                "",
+            ),
+            (
+                "UPDATE changes SET hold_id = 7 WHERE seq = 4",
+                "`changes`, row `4`: column `hold_id`",
+                "record 4 of the feed names hold 7, but was not released from it",
             ),
             (
                 "DROP INDEX users_by_email",
@@ -383,6 +398,11 @@ mod tests {
             (
                 "DELETE FROM seals WHERE of = 'pins'",
                 "`pins`, row `acme`: it was not written by musterd, or its seal is lost",
+                "",
+            ),
+            (
+                "UPDATE seals SET seal = CAST(substr(seal, 1, length(seal) - 1) || x'00' AS BLOB) WHERE of = 'pins'",
+                "`pins`, row `acme`: it is not what was written, and its checksums do not tell which column",
                 "",
             ),
             (

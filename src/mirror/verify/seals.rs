@@ -49,19 +49,20 @@ impl Verification<'_> {
             };
             let found = table.seal_of(row, n_cells)?;
             if found != kept {
-                let cell = found
-                    .iter()
-                    .zip(kept)
-                    .take(n_cells)
-                    .position(|(found, kept)| found != kept)
-                    .filter(|_| found.len() == kept.len());
+                let place = place(table, row)?;
+                let cell = found.iter().zip(kept).take(n_cells);
+                let cell = cell.enumerate().find(|(_, (found, kept))| found != kept);
                 return differ(match cell {
-                    Some(cell) => format!(
-                        "{}: column `{}` is not what was written",
-                        place(table, row)?,
+                    _ if found.len() != kept.len() => {
+                        format!("{place}: it is not sealed as it is")
+                    }
+                    Some((cell, _)) => format!(
+                        "{place}: column `{}` is not what was written",
                         columns[cell + 1]
                     ),
-                    None => format!("{}: it is not sealed as it is", place(table, row)?),
+                    None => format!(
+                        "{place}: it is not what was written, and its checksums do not tell which column"
+                    ),
                 });
             }
             n_rows += 1;

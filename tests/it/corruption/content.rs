@@ -14,7 +14,7 @@ pub(crate) struct Content {
     tables: BTreeMap<String, Rows>,
     /// Of the table `fingerprints`. One that is missing says nothing: its user is read once more.
     fingerprints: BTreeSet<Vec<u8>>,
-    /// The last number given out, by table. One that is left out is no harm.
+    /// The last number given out, by table.
     numbers: BTreeMap<Vec<u8>, i64>,
 }
 
@@ -73,13 +73,7 @@ impl Content {
         if !now.fingerprints.is_subset(&self.fingerprints) {
             return Some("fingerprints");
         }
-        let goes_back = |(name, last): (&Vec<u8>, &i64)| {
-            now.numbers.get(name).is_none_or(|number| number < last)
-        };
-        self.numbers
-            .iter()
-            .any(goes_back)
-            .then_some("sqlite_sequence")
+        (self.numbers != now.numbers).then_some("sqlite_sequence")
     }
 }
 

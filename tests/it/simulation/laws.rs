@@ -7,6 +7,7 @@ mod feed;
 mod guards;
 mod order;
 mod rate;
+mod reads;
 mod syncs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +73,9 @@ pub(super) struct Sync {
     pub(super) certificate: serde_json::Value,
     pub(super) counts: [i64; 4],
     pub(super) error: Option<String>,
+    /// The check that found it, and how many requests had been sent to its instance by then.
+    pub(super) check: u64,
+    pub(super) n_sent: usize,
 }
 
 /// A hold, as far as it was seen.
@@ -104,14 +108,23 @@ pub(super) struct Laws {
     first_seq: i64,
     /// All records that were ever read; the one of `seq` is at `seq - 1`.
     pub(super) records: Vec<Record>,
+    /// Of each of them the check that found it, and how many requests had been sent to its instance by then.
+    found: Vec<(u64, usize)>,
+    /// How often the mirror was held against the laws.
+    checks: u64,
     folded: BTreeMap<(String, String), Folded>,
     /// Records whose sync has no row yet.
     waiting: BTreeSet<i64>,
     pub(super) syncs: BTreeMap<i64, Sync>,
     pub(super) holds: BTreeMap<i64, Hold>,
     watermarks: BTreeMap<String, Timestamp>,
-    /// Who was ever held, by instance and id.
-    ever_held: BTreeSet<(String, String)>,
+    /// Who is held, and who was at the last check, by instance and id.
+    held: [BTreeSet<(String, String)>; 2],
+    newest_hold: i64,
+    /// Of how many users a full sync, and meanwhile an incremental one, were told different things.
+    pub(super) told_twice: u64,
+    /// Records of users of whom something was held when they were written.
+    beside_hold: BTreeSet<i64>,
     /// Since when at the earliest what the newest record of a user says was true.
     known_true: BTreeMap<(String, String), Timestamp>,
     /// Approved holds of the guard `source_changed` that have let a watermark go back.
@@ -131,13 +144,18 @@ impl Laws {
             epoch: None,
             first_seq: 1,
             records: Vec::new(),
+            found: Vec::new(),
+            checks: 0,
             folded: BTreeMap::new(),
             waiting: BTreeSet::new(),
             syncs: BTreeMap::new(),
             holds: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             spent: BTreeSet::new(),
-            ever_held: BTreeSet::new(),
+            held: Default::default(),
+            newest_hold: 0,
+            told_twice: 0,
+            beside_hold: BTreeSet::new(),
             known_true: BTreeMap::new(),
         }
     }
@@ -174,9 +192,11 @@ impl Laws {
     fn check_with(&mut self, conn: &Connection, seen: &Seen, now: Timestamp) -> Law {
         // One moment of the mirror for all of it.
         let _snapshot = conn.unchecked_transaction().unwrap();
-        let new = self.read_feed(conn)?;
-        let ended = self.read_syncs(conn)?;
+        self.checks += 1;
+        let new = self.read_feed(conn, seen)?;
+        let ended = self.read_syncs(conn, seen)?;
         self.read_holds(conn)?;
+        self.note_held(new.clone());
         self.watch_watermarks(conn, seen, now)?;
         for record in new.clone() {
             self.guarded(conn, record)?;
@@ -197,6 +217,7 @@ impl Laws {
         self.caused_by_the_dead(orphans, seen)?;
         if let Some(conn) = &self.conn {
             self.reread(conn)?;
+            self.is_released(conn)?;
         }
         let reader = Reader::open(&self.path).unwrap();
         match reader.verify(&mut |_| {}).unwrap().difference {
@@ -214,6 +235,11 @@ impl Laws {
 
     fn record(&self, seq: i64) -> &Record {
         &self.records[usize::try_from(seq - 1).unwrap()]
+    }
+
+    /// The check that found a record, and how many requests had been sent to its instance by then.
+    fn read_at(&self, seq: i64) -> (u64, usize) {
+        self.found[usize::try_from(seq - 1).unwrap()]
     }
 }
 

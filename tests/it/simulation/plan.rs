@@ -103,6 +103,23 @@ pub(super) enum What {
     Reload(usize, u32),
     /// A person asks for a sync.
     Sync(usize, Option<Mode>),
+    /// A person asks for a full sync, and for an incremental one while a page of it is on its way.
+    Race(usize, Race),
+}
+
+/// What becomes of a full sync, one of whose pages is long on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Race {
+    /// Which page, counted from the start of the race.
+    pub(super) page: u32,
+    /// What happens right before the instance answers,
+    pub(super) edit: Edit,
+    /// and that it is undone so long after; `None`: the whole directory is set back.
+    pub(super) undo: Option<Edit>,
+    pub(super) undone_after: Duration,
+    /// The answer is on its way for so much longer.
+    pub(super) late: Duration,
+    pub(super) lot: u64,
 }
 
 /// A fault to come.
@@ -181,6 +198,7 @@ impl Plan {
         plan.draw_people(&mut rng(4));
         plan.draw_deaths(&mut rng(5));
         plan.draw_amid(&mut rng(6));
+        plan.draw_races(&mut rng(7));
         plan.moments.sort_by_key(|moment| moment.at);
         plan
     }
@@ -295,6 +313,36 @@ impl Plan {
                 edit: Edit::draw(rng),
                 lot: rng.u64(..),
             });
+        }
+    }
+}
+
+impl Plan {
+    /// Towards the end, so that what happened before them still does.
+    fn draw_races(&mut self, rng: &mut Rng) {
+        for _ in 0..pick(rng, &[(0, 1), (1, 2), (3, 1)]) {
+            let at = self.busy.mul_f64(0.8 + 0.2 * rng.f64());
+            let instance = self.instance(rng);
+            let (edit, undo) = pick(
+                rng,
+                &[
+                    ((Edit::Turn(false), Some(Edit::Turn(true))), 4),
+                    ((Edit::Turn(true), Some(Edit::Turn(false))), 1),
+                    ((Edit::Turn(false), None), 2),
+                    ((Edit::Retitle(6), None), 2),
+                    ((Edit::Delete(6), Some(Edit::Undelete)), 2),
+                ],
+            );
+            let race = Race {
+                // The first is one by which it finds out what the instance honours.
+                page: pick(rng, &[(2, 4), (3, 2), (4, 1)]),
+                edit,
+                undo,
+                undone_after: Duration::from_millis(pick(rng, &[(0, 1), (300, 1), (4_000, 1)])),
+                late: Duration::from_secs(rng.u64(5..=40)),
+                lot: rng.u64(..),
+            };
+            self.add(at, What::Race(instance, race));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::clock::LifeClock;
 use super::edits::{self, Edit};
 use super::laws::{Broken, Laws};
 use super::person;
-use super::plan::{Death, Login, Moment, Plan, What};
+use super::plan::{Death, Login, Moment, Plan, Race, What};
 use super::settings;
 use super::sums::Sums;
 use super::watch::{Line, Watch};
@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
             drop(simulated);
             self.world.bury();
             self.sums.lives += 1;
-            self.watch.check_now();
+            self.watch.check();
             self.check_whole();
             if self.watch.is_broken() {
                 return;
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
         disk.catch_up();
         self.clock.end_life();
         if let End::Died(death) = &end {
-            self.watch.check_now();
+            self.watch.check();
             let step = self.step();
             *self.sums.deaths.entry(step).or_default() += 1;
             self.watch.note(|| format!("dies {step}: {death:?}"));
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
                 return self.stop(down).await;
             }
             self.happen(moment).await;
-            self.watch.check().await;
+            self.watch.check();
         }
         self.wait_until(self.plan.busy).await;
         self.become_calm().await;
@@ -269,8 +269,24 @@ impl<'a> Run<'a> {
                     .note(|| format!("{}: a person syncs {mode:?}", names[*instance]));
                 person::sync(&self.world, names[*instance], *mode).await;
             }
+            What::Race(instance, race) => self.race(names[*instance], race).await,
             _ => self.change(moment),
         }
+    }
+
+    /// People come and go while a full sync reads, and an incremental one sees first what became of it.
+    async fn race(&self, name: &str, race: &Race) {
+        self.watch.note(|| format!("{name}: a race of syncs"));
+        let on_its_way = self.watch.begin_race(name, *race);
+        let slow = async {
+            person::sync(&self.world, name, Some(Mode::Full)).await;
+            self.watch.end_race();
+        };
+        let fast = async {
+            on_its_way.notified().await;
+            person::sync(&self.world, name, Some(Mode::Incremental)).await;
+        };
+        tokio::join!(slow, fast);
     }
 
     /// What needs no daemon.
@@ -282,7 +298,11 @@ impl<'a> Run<'a> {
             }
             What::Begin(instance, trouble) => self.watch.begin(name(*instance), *trouble),
             What::End(instance, number) => self.watch.end(name(*instance), *number),
-            What::Person { .. } | What::Stop(_) | What::Reload(..) | What::Sync(..) => {}
+            What::Person { .. }
+            | What::Stop(_)
+            | What::Reload(..)
+            | What::Sync(..)
+            | What::Race(..) => {}
         }
     }
 
@@ -335,7 +355,7 @@ impl<'a> Run<'a> {
         }
         loop {
             self.world.pass(self.plan.full_period() + SYNCING).await;
-            self.watch.check().await;
+            self.watch.check();
             if self.has_failed() {
                 return;
             }
@@ -356,7 +376,7 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        self.watch.check().await;
+        self.watch.check();
         for (name, sandbox) in self.world.sandboxes() {
             if let Err(broken) = self.watch.laws().is_the_directory(name, sandbox) {
                 self.watch.fail(broken);
@@ -365,7 +385,7 @@ impl<'a> Run<'a> {
         self.rest().await;
         self.world.stop().await;
         // Of a sync that was under way, too.
-        self.watch.check_now();
+        self.watch.check();
         self.is_tidy();
     }
 
@@ -424,7 +444,7 @@ impl<'a> Run<'a> {
             person::sync(&self.world, instance.name, Some(Mode::Full)).await;
             person::sync(&self.world, instance.name, Some(Mode::Incremental)).await;
         }
-        self.watch.check().await;
+        self.watch.check();
         let laws = self.watch.laws();
         let more = laws.records.get(n_records).cloned();
         drop(laws);

@@ -21,6 +21,8 @@ pub(super) struct Sums {
     pub(super) approvals: u64,
     pub(super) approvals_refused: u64,
     pub(super) trimmed: u64,
+    /// Users of whom a full sync, and meanwhile an incremental one, were told different things.
+    pub(super) told_twice: u64,
     /// By the step that the flow was at.
     pub(super) deaths: BTreeMap<&'static str, u64>,
     /// By effect.
@@ -59,6 +61,7 @@ impl Sums {
             *self.records.entry(name).or_default() += 1;
         }
         self.trimmed += laws.trimmed();
+        self.told_twice += laws.told_twice;
         for hold in laws.holds.values() {
             *self
                 .holds
@@ -136,6 +139,10 @@ impl Sums {
             at_least(&self.syncs, name, 1);
         }
         assert!(self.trimmed > 0, "nothing was trimmed");
+        assert!(
+            self.told_twice > 40,
+            "hardly anybody was told of in two ways"
+        );
         assert!(self.stops > 0 && self.reloads > 0 && self.approvals > 0);
     }
 
@@ -151,6 +158,7 @@ impl Sums {
         self.approvals += other.approvals;
         self.approvals_refused += other.approvals_refused;
         self.trimmed += other.trimmed;
+        self.told_twice += other.told_twice;
         for (mine, theirs) in [
             (&mut self.fired, other.fired),
             (&mut self.records, other.records),
@@ -171,7 +179,7 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} seeds, {} days, {} lives, {} requests; {} stops, {} reloads, {} rounds of calm; {} approvals, {} not carried out",
+            "{} seeds, {} days, {} lives, {} requests; {} stops, {} reloads, {} rounds of calm; {} approvals, {} not carried out; {} users told of in two ways",
             self.seeds,
             self.days,
             self.lives,
@@ -181,6 +189,7 @@ impl fmt::Display for Sums {
             self.calm_rounds,
             self.approvals,
             self.approvals_refused,
+            self.told_twice,
         )?;
         writeln!(f, "deaths: {:?}", self.deaths)?;
         writeln!(f, "records: {:?}", self.records)?;

@@ -6,20 +6,23 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use musterd::clock::Clock as _;
 use musterd::sandbox::{Effect, InProcess, Poison, Sandbox};
 use musterd::scim::client::{Answer, BoxFuture, Exchange, Request};
 use musterd::scim::error::ExchangeError;
 use musterd::sync::{Phase, Progress};
 use tokio::sync::Notify;
+use url::Url;
 
 use super::clock::LifeClock;
 use super::edits::Edit;
 use super::laws::{Broken, Laws};
 use super::mishaps;
-use super::plan::{Amid, Arm, Death, Plan, Trouble};
+use super::plan::{Amid, Arm, Death, Plan, Race, Trouble};
 use super::truth::Truth;
 
 /// Lines of what happened that a report of a broken law shows.
@@ -48,6 +51,8 @@ pub(super) struct Seen {
     /// All of them, for who compares two runs.
     pub(super) trace: Option<Vec<String>>,
     amid: Vec<Amid>,
+    /// A race whose page has not been asked for.
+    race: Option<Racing>,
     troubles: BTreeMap<usize, String>,
     death: Option<Death>,
     /// What was told and answered in this life.
@@ -57,6 +62,13 @@ pub(super) struct Seen {
     pub(super) phase: Option<Phase>,
 }
 
+/// A race that has begun.
+struct Racing {
+    instance: String,
+    race: Race,
+    on_its_way: Arc<Notify>,
+}
+
 /// One request, and what was answered.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
@@ -64,9 +76,16 @@ pub(super) struct Asked {
     pub(super) at: Timestamp,
     /// Whose resource, where it was one.
     pub(super) id: Option<String>,
+    /// Whether it asks for a page of those who changed, as incremental syncs do.
+    pub(super) is_page_of_changes: bool,
     /// When an answer came, and its status; `None` where none did.
     pub(super) answer: Option<(Timestamp, u16)>,
+    /// The body of an answer of late.
+    pub(super) body: Option<Bytes>,
 }
+
+/// Bodies are kept for as long as somebody may go on with what he has read, and some more.
+const BODIES_KEPT: SignedDuration = SignedDuration::from_hours(8);
 
 impl Watch {
     pub(super) fn new(
@@ -85,6 +104,7 @@ impl Watch {
             lines: VecDeque::new(),
             trace: traced.then(Vec::new),
             amid: plan.amid.clone(),
+            race: None,
             troubles: BTreeMap::new(),
             death: None,
             answers: 0,
@@ -197,6 +217,7 @@ impl Watch {
         let mut seen = self.seen();
         (seen.answers, seen.applies, seen.askings) = (0, 0, 0);
         (seen.phase, seen.death) = (None, death);
+        seen.race = None;
     }
 
     /// What was waited for has come: so many steps are left to live.
@@ -214,18 +235,11 @@ impl Watch {
         let mut seen = self.seen();
         seen.death = None;
         seen.amid.clear();
+        seen.race = None;
     }
 
-    /// Holds the mirror against the laws, in turn with all other work on the disk.
-    pub(super) async fn check(self: &Arc<Self>) {
-        let watch = Arc::clone(self);
-        let checked = tokio::task::spawn_blocking(move || watch.check_now());
-        // It does not panic, and nothing aborts it but the end of this life.
-        let _ended = checked.await;
-    }
-
-    /// Holds the mirror against the laws.
-    pub(super) fn check_now(&self) {
+    /// Holds the mirror against the laws, if anything was committed since the last time.
+    pub(super) fn check(&self) {
         let now = self.clock.now();
         let mut laws = self.laws();
         if !laws.is_due() {
@@ -286,27 +300,93 @@ impl Watch {
         }
     }
 
+    /// One of the next pages of a full sync is to be late. Tells when it is on its way, or never will be.
+    pub(super) fn begin_race(&self, name: &str, race: Race) -> Arc<Notify> {
+        let on_its_way = Arc::new(Notify::new());
+        self.seen().race = Some(Racing {
+            instance: name.to_owned(),
+            race,
+            on_its_way: Arc::clone(&on_its_way),
+        });
+        on_its_way
+    }
+
+    /// No page is to be late any more.
+    pub(super) fn end_race(&self) {
+        if let Some(racing) = self.seen().race.take() {
+            racing.on_its_way.notify_one();
+        }
+    }
+
+    /// The race that is about the page that is asked for now.
+    fn raced(&self, name: &str, url: &Url) -> Option<Racing> {
+        let mut seen = self.seen();
+        let racing = seen.race.as_mut()?;
+        if racing.instance != name || !is_page(url) || is_of_changes(url) {
+            return None;
+        }
+        racing.race.page -= 1;
+        match racing.race.page {
+            0 => seen.race.take(),
+            _ => None,
+        }
+    }
+
+    /// The answer of the instance is on its way, and is late.
+    async fn delay(&self, racing: &Racing) {
+        let Racing {
+            instance,
+            race,
+            on_its_way,
+        } = racing;
+        let began = self.clock.now();
+        tokio::time::sleep(race.undone_after).await;
+        let undo = race.undo.unwrap_or_else(|| {
+            let passed = Duration::try_from(self.clock.now().duration_since(began));
+            Edit::Restore(passed.unwrap_or_default() + Duration::from_millis(1))
+        });
+        self.edit(instance, undo, race.lot);
+        on_its_way.notify_one();
+        tokio::time::sleep(race.late).await;
+    }
+
     /// A request leaves. Returns its place among the requests.
-    fn sent(&self, name: &str, id: Option<String>) -> usize {
+    fn sent(&self, name: &str, url: &Url) -> usize {
         let at = self.clock.now();
         let mut seen = self.seen();
         let requests = seen.requests.entry(name.to_owned()).or_default();
+        let old = |asked: &&mut Asked| at.duration_since(asked.at) > BODIES_KEPT;
+        let old = requests.iter_mut().rev().skip_while(|asked| !old(asked));
+        for asked in old.take_while(|asked| asked.body.is_some()) {
+            asked.body = None;
+        }
         requests.push(Asked {
             at,
-            id,
+            id: asked_for(url.path()),
+            is_page_of_changes: is_page(url) && is_of_changes(url),
             answer: None,
+            body: None,
         });
         requests.len() - 1
     }
 
-    fn answered(&self, name: &str, place: usize, status: Option<u16>, line: &str) {
+    fn answered(
+        &self,
+        name: &str,
+        place: usize,
+        answer: Result<&Answer, &ExchangeError>,
+        line: &str,
+    ) {
         let now = self.clock.now();
         let mut seen = self.seen();
         seen.answers += 1;
-        let told = status.map_or("no answer".to_owned(), |status| status.to_string());
+        let told = answer.map_or("no answer".to_owned(), |answer| {
+            answer.status.as_u16().to_string()
+        });
         seen.note(format!("{now} {name}: {line}: {told}"));
-        if let (Some(requests), Some(status)) = (seen.requests.get_mut(name), status) {
-            requests[place].answer = Some((now, status));
+        if let (Some(requests), Ok(answer)) = (seen.requests.get_mut(name), answer) {
+            requests[place].answer = Some((now, answer.status.as_u16()));
+            requests[place].body = Some(answer.body.clone());
         }
         self.toll(&seen);
     }
@@ -344,26 +424,47 @@ impl Line {
 impl Exchange for Line {
     fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, ExchangeError>> {
         Box::pin(async move {
+            // What was committed until now was committed before this request.
+            self.watch.check();
             self.watch.amid(&self.name);
+            let racing = self.watch.raced(&self.name, &request.url);
+            if let Some(Racing { race, .. }) = &racing {
+                self.watch.edit(&self.name, race.edit, race.lot);
+            }
             let line = match request.url.query() {
                 Some(query) => format!("{} {}?{query}", request.method, request.url.path()),
                 None => format!("{} {}", request.method, request.url.path()),
             };
-            let place = self.watch.sent(&self.name, asked_for(request.url.path()));
+            let place = self.watch.sent(&self.name, &request.url);
             let mut answer = pin!(self.line.exchange(request));
             // The instance answers at once, then the answer travels: what its directory was is seen here.
             let first = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
             self.watch.observe();
+            if let Some(racing) = &racing {
+                self.watch.delay(racing).await;
+            }
             let answer = match first {
                 Poll::Ready(answer) => answer,
                 Poll::Pending => answer.await,
             };
-            let status = answer.as_ref().ok().map(|answer| answer.status.as_u16());
-            self.watch.answered(&self.name, place, status, &line);
-            self.watch.check().await;
+            self.watch
+                .answered(&self.name, place, answer.as_ref(), &line);
+            self.watch.check();
             answer
         })
     }
+}
+
+/// Whether a request is for a page. Who asks for a row or two only tries what is honoured.
+fn is_page(url: &Url) -> bool {
+    let count = url.query_pairs().find(|(name, _)| name == "count");
+    count.is_some_and(|(_, count)| !["0", "1", "2"].contains(&&*count))
+}
+
+/// Whether a request is for those who changed.
+fn is_of_changes(url: &Url) -> bool {
+    url.query_pairs()
+        .any(|(name, value)| name == "filter" && value.contains("meta.lastModified"))
 }
 
 /// The id in a path of one resource.

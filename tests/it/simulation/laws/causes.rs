@@ -30,7 +30,9 @@ impl Laws {
             }
             self.has_cause(record, Some(&sync), seen)?;
             self.was_true(seq, self.span_of(self.record(seq), Some(&sync), seen), seen)?;
+            self.undoes_no_read(seq, &sync, seen)?;
         }
+        self.count_told_twice(&sync, seen);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{Connection, Row};
 use serde_json::Value;
 
+use super::super::watch::Seen;
 use super::{Folded, Law, Laws, Record, broken, time};
 
 const RECORD: &str =
@@ -12,7 +13,7 @@ const RECORD: &str =
 
 impl Laws {
     /// Reads the new records. Returns their numbers.
-    pub(super) fn read_feed(&mut self, conn: &Connection) -> Law<RangeInclusive<i64>> {
+    pub(super) fn read_feed(&mut self, conn: &Connection, seen: &Seen) -> Law<RangeInclusive<i64>> {
         let (epoch, first, last): (String, i64, i64) = conn
             .query_row("SELECT epoch, first_seq, last_seq FROM feed", [], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -49,6 +50,8 @@ impl Laws {
             .map(Result::unwrap)
             .collect();
         for row in rows {
+            self.found
+                .push((self.checks, seen.requests[&row.instance].len()));
             self.add(row)?;
         }
         if self.records.len() as i64 != last {

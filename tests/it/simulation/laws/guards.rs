@@ -1,8 +1,10 @@
 //! What exceeds a guard is held, by the exact set that a person then approves (promise P5, contract
 //! sections 4 and 7). The counts are made anew from the feed.
 
+use std::ops::RangeInclusive;
+
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -34,10 +36,7 @@ impl Laws {
             .collect();
         for (id, hold) in rows {
             match self.holds.get(&id) {
-                None => {
-                    is_exact(conn, id, &hold)?;
-                    self.ever_held.extend(held_of(conn, id, &hold.instance));
-                }
+                None => is_exact(conn, id, &hold)?,
                 Some(known) => {
                     let same = known.count == hold.count && known.digest == hold.digest;
                     let forward = known.state == "open" || known.state == hold.state;
@@ -51,14 +50,56 @@ impl Laws {
             }
             self.holds.insert(id, hold);
         }
+        self.read_held(conn);
         Ok(())
+    }
+
+    /// Reads who is held. Who came into a hold and left it since the last look counts as one who was.
+    fn read_held(&mut self, conn: &Connection) {
+        let mut rows = conn
+            .prepare_cached(
+                "SELECT instance, hold_changes.id, hold_id, hold_changes.state = 'held'
+                 FROM hold_changes JOIN holds ON holds.id = hold_id
+                 WHERE hold_changes.state = 'held' OR hold_id > ?1",
+            )
+            .unwrap();
+        let rows = rows.query_map([self.newest_hold], |row| {
+            let (instance, id): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok(((instance, id), row.get(2)?, row.get(3)?))
+        });
+        let [now, before] = &mut self.held;
+        *before = std::mem::take(now);
+        for row in rows.unwrap() {
+            let (who, hold_id, is_held): (_, i64, bool) = row.unwrap();
+            match is_held {
+                true => now.insert(who),
+                false => before.insert(who),
+            };
+            self.newest_hold = self.newest_hold.max(hold_id);
+        }
+    }
+
+    /// Notes which of these records are of somebody of whom something was held when they were written.
+    pub(super) fn note_held(&mut self, records: RangeInclusive<i64>) {
+        for seq in records {
+            let record = self.record(seq);
+            let key = (record.instance.clone(), record.id.clone());
+            if self.is_or_was_held(&key) {
+                self.beside_hold.insert(seq);
+            }
+        }
+    }
+
+    /// Whether something of a user is held, or was at the last check.
+    pub(super) fn is_or_was_held(&self, key: &(String, String)) -> bool {
+        self.held.iter().any(|held| held.contains(key))
     }
 
     /// A record that nobody approved is within the guards, and not of an instance that may be another.
     pub(super) fn guarded(&self, conn: &Connection, seq: i64) -> Law {
         let record = self.record(seq);
-        if record.hold_id.is_some() {
-            return self.was_approved(record);
+        if let Some(hold_id) = record.hold_id {
+            return self.was_approved(conn, record, hold_id);
         }
         let waits = self.holds.values().any(|hold| {
             hold.guard == "source_changed"
@@ -84,19 +125,73 @@ impl Laws {
         Ok(())
     }
 
-    fn was_approved(&self, record: &Record) -> Law {
-        let hold = record.hold_id.and_then(|id| self.holds.get(&id));
-        let fits = hold.is_some_and(|hold| {
-            let is_taken_over = hold.guard == "source_changed";
-            hold.instance == record.instance && is_taken_over == (record.reason == "source_changed")
-        });
-        if fits {
+    /// What was held is written once, by the hold that it was released from, and is the change that was held.
+    fn was_approved(&self, conn: &Connection, record: &Record, hold_id: i64) -> Law {
+        const LAW: &str = "what was held is released by its hold";
+        let hold = self.holds.get(&hold_id);
+        let Some(hold) = hold.filter(|hold| hold.instance == record.instance) else {
+            return broken(LAW, format!("{record:?}: {hold:?}"));
+        };
+        let change: Option<(String, String)> = conn
+            .prepare_cached(
+                "SELECT path, state FROM hold_changes
+                 WHERE hold_id = ?1 AND resource = 'User' AND id = ?2",
+            )
+            .unwrap()
+            .query_row((hold_id, &record.id), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .unwrap();
+        let is_taken_over = hold.guard == "source_changed";
+        let is_the_change = match (&*hold.guard, &change) {
+            // What is taken over is what the next full sync finds. It is settled with the end of that one.
+            ("source_changed", change) => {
+                hold.state == "approved"
+                    && change.as_ref().is_none_or(|(_, state)| state != "resolved")
+            }
+            ("deactivations", Some((path, state))) => {
+                state == "released"
+                    && ["active", "all"].contains(&path.as_str())
+                    && record.kind == "deactivate"
+            }
+            (_, Some((path, state))) => state == "released" && blanked(record).contains(path),
+            (_, None) => false,
+        };
+        let is_first = is_taken_over
+            || !self.records.iter().any(|other| {
+                other.seq < record.seq && (other.hold_id, &other.id) == (record.hold_id, &record.id)
+            });
+        if is_the_change && is_first && is_taken_over == (record.reason == "source_changed") {
             return Ok(());
         }
-        broken(
-            "what was held is released by its hold",
-            format!("{record:?}: {hold:?}"),
-        )
+        broken(LAW, format!("{change:?}: {record:?}: {hold:?}"))
+    }
+
+    /// Who was released from a hold is in the feed, by it or by another directory that was taken over.
+    pub(super) fn is_released(&self, conn: &Connection) -> Law {
+        let mut rows = conn
+            .prepare_cached("SELECT hold_id, id, path FROM hold_changes WHERE state = 'released'")
+            .unwrap();
+        let rows = rows.query_map([], |row| {
+            let (id, path): (String, String) = (row.get(1)?, row.get(2)?);
+            Ok((row.get(0)?, id, path))
+        });
+        for row in rows.unwrap() {
+            let (hold_id, id, path): (i64, _, _) = row.unwrap();
+            let hold = &self.holds[&hold_id];
+            let is_written = self.records.iter().any(|record| {
+                let by = record.hold_id.and_then(|by| self.holds.get(&by));
+                (&record.instance, &record.id) == (&hold.instance, &id)
+                    && (record.hold_id == Some(hold_id)
+                        || by.is_some_and(|by| by.guard == "source_changed"))
+            });
+            if !is_written {
+                return broken(
+                    "what is released is in the feed",
+                    format!("{id} {path}: {hold:?}"),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// So many like this record are within the window as the guard lets through.
@@ -193,15 +288,6 @@ fn blanked(record: &Record) -> Vec<String> {
         })
         .cloned()
         .collect()
-}
-
-/// Who is in a hold.
-fn held_of(conn: &Connection, id: i64, instance: &str) -> Vec<(String, String)> {
-    let mut rows = conn
-        .prepare_cached("SELECT id FROM hold_changes WHERE hold_id = ?1")
-        .unwrap();
-    let ids = rows.query_map([id], |row| row.get::<_, String>(0)).unwrap();
-    ids.map(|id| (instance.to_owned(), id.unwrap())).collect()
 }
 
 /// A new hold has the count and the digest of its set.

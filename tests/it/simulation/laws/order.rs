@@ -20,11 +20,10 @@ impl Laws {
         let truth = &seen.truths[&record.instance];
         let lagged = |effect: &Effect| matches!(effect, Effect::NodeBehind { .. });
         // A hold keeps an old value; who is gone keeps all of them.
-        if self.ever_held.contains(&key)
+        if self.beside_hold.contains(&seq)
             || is_gone_by(record)
             || truth.any_wrong(span, |effect| disguises(effect) || lagged(effect))
         {
-            self.known_true.remove(&key);
             return Ok(());
         }
         let after: Value = serde_json::from_str(&record.after).unwrap();
@@ -65,7 +64,7 @@ impl Laws {
                 from: from - SignedDuration::from_mins(30),
                 to: sync.finished_at,
             };
-            if !is_stamped || self.ever_held.contains(&key) || truth.any_wrong(span, |_| true) {
+            if !is_stamped || self.is_or_was_held(&key) || truth.any_wrong(span, |_| true) {
                 continue;
             }
             let is_there = self

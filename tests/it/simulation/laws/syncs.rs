@@ -38,7 +38,7 @@ impl Sync {
 
 impl Laws {
     /// Reads the syncs that ended since the last look. Returns their ids.
-    pub(super) fn read_syncs(&mut self, conn: &Connection) -> Law<Vec<i64>> {
+    pub(super) fn read_syncs(&mut self, conn: &Connection, seen: &Seen) -> Law<Vec<i64>> {
         // Ids are drawn before a sync ends: one of a few before may end last.
         let from = self.syncs.last_key_value().map_or(0, |(last, _)| last - 50);
         let mut rows = conn
@@ -51,9 +51,12 @@ impl Laws {
         let rows: Vec<Sync> = rows
             .query_map([from], |row| {
                 let certificate: Option<String> = row.get(6)?;
+                let instance: String = row.get(1)?;
                 Ok(Sync {
                     id: row.get(0)?,
-                    instance: row.get(1)?,
+                    check: self.checks,
+                    n_sent: seen.requests[&instance].len(),
+                    instance,
                     mode: row.get(2)?,
                     started_at: time(&row.get::<_, String>(3)?),
                     finished_at: time(&row.get::<_, String>(4)?),
