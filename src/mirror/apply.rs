@@ -299,6 +299,8 @@ impl Work<'_> {
                     self.pen.remember(id, &fingerprint, known.changed_seq)?;
                 }
             }
+            // What was held before is told by its hold: reading it again is no news.
+            Due::Kept if passed.kept.is_empty() => {}
             Due::Kept => {
                 if let Some(known) = known {
                     self.pen.remember(id, &IN_PART, known.changed_seq)?;

@@ -368,19 +368,46 @@ impl Running {
         }
     }
 
-    /// Lets it live for so long.
+    /// Takes what it has said so far.
     ///
     /// # Panics
-    /// When it ends by itself.
-    pub(crate) fn live(&mut self, time: Duration) {
-        let deadline = Instant::now() + time;
+    /// When it has ended by itself.
+    #[track_caller]
+    pub(crate) fn is_alive(&mut self) {
+        let now = Instant::now();
         loop {
-            match self.next_line(deadline) {
+            match self.next_line(now) {
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("it ended by itself: {}", self.ran),
                 Err(_) => return,
             }
         }
+    }
+
+    /// Halts it where it is, every thread of it, until [`Running::resume`]: signals wait meanwhile.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+        let threads = format!("/proc/{}/task", self.child.id());
+        // Behind the name in parentheses comes the state; `T` is stopped.
+        let is_halted = |stat: String| stat.rsplit(')').next().is_some_and(|s| s.starts_with(" T"));
+        let are_halted = || {
+            std::fs::read_dir(&threads).is_ok_and(|mut threads| {
+                threads.all(|thread| {
+                    let stat = thread.map(|thread| thread.path().join("stat"));
+                    stat.and_then(std::fs::read_to_string).is_ok_and(is_halted)
+                })
+            })
+        };
+        let deadline = Instant::now() + TIME_LIMIT;
+        while !are_halted() {
+            assert!(Instant::now() < deadline, "it does not halt");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
     }
 
     /// Asks it to stop, as a service manager does.

@@ -62,7 +62,7 @@ const TABLES: [(&str, &str, &str); 11] = [
     ),
     (
         "fingerprints",
-        "instance resource id fingerprint seal",
+        "instance resource id fingerprint tx seal",
         "instance resource id",
     ),
 ];

@@ -1,10 +1,11 @@
 //! The daemon is killed at any moment while its directory changes, and told to stop while it is in the
 //! middle of something.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use musterd::sandbox::{Effect, Fault, RequestKind};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::time::Instant;
 
 use super::points::assert_goes_on;
@@ -15,8 +16,12 @@ use super::workplace;
 use crate::harness::{Home, Running, TIME_LIMIT};
 use crate::ledger;
 
-/// Kills in each `cargo test`; `MUSTERD_RANDOM_KILLS` makes it more.
+/// Kills in each `cargo test`, at least; `MUSTERD_RANDOM_KILLS` makes it more.
 const N_KILLS: usize = 20;
+/// Records that are written meanwhile, at least: however fast the machine is, enough happens between the kills.
+const N_RECORDS: usize = 100;
+/// A first sync has about so many events (see [`live_through`]), each later one a few.
+const MOST_EVENTS: usize = 40;
 
 /// Nobody is there to approve what a small and busy directory does, and full syncs come often.
 const BUSY: &str = "guard.deactivations = { at_least = 100000, count = 100000, percent = 100, window = \"24h\" }\n\
@@ -35,17 +40,18 @@ fn random_kills() {
     let home = Home::new_in(&workplace(), &[source.instance(BUSY)]);
     let mut lot = fastrand::Rng::with_seed(0xdead);
     let mut last = State::default();
-    for n in 0..n_kills {
+    let mut n = 0;
+    while n < n_kills || last.feed().len() <= N_RECORDS {
         let mut daemon = home.start(&["run"]);
-        daemon.live(Duration::from_millis(lot.u64(30..1_600)));
+        live_through(&mut daemon, &source, &home, lot.usize(..MOST_EVENTS));
         daemon.kill();
         let ran = daemon.finish(TIME_LIMIT);
         assert_eq!(ran.code, None, "kill {n}: {ran}");
         let left = look(&home);
         assert_goes_on(&last, &left);
         last = left;
+        n += 1;
     }
-    assert!(last.feed().len() > 100, "too little happened in between");
 
     source.sandbox.set_churn(0);
     let mut daemon = home.start(&["run"]);
@@ -60,7 +66,7 @@ fn random_kills() {
     let left = "SELECT count(*) FROM changes WHERE kind = 'deactivate'";
     assert!(home.one::<i64>(left) > 0, "leavers went");
     home.verify();
-    ledger::enter("random_kills", n_kills);
+    ledger::enter("random_kills", n);
 }
 
 #[test]
@@ -87,13 +93,10 @@ fn sigterm_during_crawl() {
 /// The first signal lets the transaction come to its end.
 #[test]
 fn sigterm_during_apply() {
-    let (source, home) = large();
-    let mut daemon = home.start(&["run"]);
-    until(|| is_applying(&home));
+    // Few enough that even a slow machine writes them within the time that an end may take.
+    let (source, home, daemon) = in_apply(500);
     daemon.terminate();
-    daemon
-        .wait_for(TIME_LIMIT, |line| line.contains("\"sync finished\""))
-        .unwrap();
+    daemon.resume();
     let ran = daemon.finish(TIME_LIMIT);
     assert_eq!(ran.code, Some(0), "{ran}");
     assert_eq!(home.list("SELECT outcome FROM syncs"), ["succeeded"]);
@@ -104,16 +107,22 @@ fn sigterm_during_apply() {
 /// The second one does not.
 #[test]
 fn sigterm_twice() {
-    let (source, home) = large();
-    let mut daemon = home.start(&["run"]);
-    until(|| is_applying(&home));
-    daemon.terminate();
-    // Two of one kind that nobody has taken yet are one.
-    daemon
-        .wait_for(TIME_LIMIT, |line| line.contains("told to stop"))
-        .unwrap();
-    daemon.terminate();
-    let ran = daemon.finish(TIME_LIMIT);
+    let (source, home, ran) = loop {
+        // So many that there is time for a second signal.
+        let (source, home, mut daemon) = in_apply(1_500);
+        daemon.terminate();
+        daemon.resume();
+        // Two of one kind that nobody has taken yet are one.
+        daemon
+            .wait_for(TIME_LIMIT, |line| line.contains("told to stop"))
+            .unwrap();
+        daemon.pause();
+        if apply_of(&home) != Apply::Through {
+            daemon.terminate();
+            daemon.resume();
+            break (source, home, daemon.finish(TIME_LIMIT));
+        }
+    };
     assert_eq!(ran.code, Some(1), "{ran}");
     assert!(ran.stderr.contains("second signal"), "{ran}");
     assert_eq!(home.one::<i64>("SELECT count(*) FROM users"), 0);
@@ -124,19 +133,60 @@ fn sigterm_twice() {
     source.assert_mirrored_in(&home);
 }
 
-/// A directory whose baseline does not fit into the writer's cache.
-fn large() -> (Source, Home) {
-    let source = Source::start(2_500);
-    let home = Home::new_in(&workplace(), &[source.instance(QUIET)]);
-    (source, home)
+/// A daemon that was halted in the middle of the transaction with its first users.
+fn in_apply(users: usize) -> (Source, Home, Running) {
+    loop {
+        let source = Source::start(users);
+        let home = Home::new_in(&workplace(), &[source.instance(QUIET)]);
+        let mut daemon = home.start(&["run"]);
+        started(&mut daemon);
+        loop {
+            until(|| apply_of(&home) != Apply::Before);
+            daemon.pause();
+            match apply_of(&home) {
+                Apply::Begun if is_writing(&home) => return (source, home, daemon),
+                Apply::Through => break,
+                Apply::Before | Apply::Begun => daemon.resume(),
+            }
+        }
+        // It was faster than the one who looks: another one.
+    }
 }
 
-/// The log tells from outside: what came before is little.
-fn is_applying(home: &Home) -> bool {
-    let log = format!("{}-wal", home.mirror_path().display());
-    PathBuf::from(log)
-        .metadata()
-        .is_ok_and(|log| log.len() > 1_000_000)
+/// How far the first sync is with writing what it has read.
+#[derive(PartialEq, Eq)]
+enum Apply {
+    Before,
+    /// It has its number, the last thing before.
+    Begun,
+    Through,
+}
+
+fn apply_of(home: &Home) -> Apply {
+    if home.one("SELECT count(*) > 0 FROM users") {
+        Apply::Through
+    } else if home.one("SELECT count(*) > 0 FROM sqlite_sequence WHERE name = 'syncs'") {
+        Apply::Begun
+    } else {
+        Apply::Before
+    }
+}
+
+/// Whether somebody has a transaction open that writes the mirror.
+fn is_writing(home: &Home) -> bool {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mirror = Connection::open_with_flags(home.mirror_path(), flags).unwrap();
+    mirror.busy_timeout(Duration::ZERO).unwrap();
+    mirror
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .unwrap();
+    match mirror.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
+        Ok(()) => false,
+        Err(error) => {
+            assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
+            true
+        }
+    }
 }
 
 #[test]
@@ -161,6 +211,27 @@ fn a_command_is_told_when_the_daemon_dies_meanwhile() {
     let ran = home.sync("full");
     assert_eq!(ran.code, Some(0), "{ran}");
     source.assert_mirrored_in(&home);
+}
+
+/// Lets it live until so many things have happened to it: its instance has served a request, or its mirror's log
+/// has grown or was cut.
+fn live_through(daemon: &mut Running, source: &Source, home: &Home, mut n_events: usize) {
+    let log = format!("{}-wal", home.mirror_path().display());
+    let now = || {
+        let log = std::fs::metadata(&log).map_or(0, |log| log.len());
+        let requests = [RequestKind::List, RequestKind::Get].map(|kind| source.sandbox.count(kind));
+        (requests, log)
+    };
+    let mut last = now();
+    until(|| {
+        daemon.is_alive();
+        let now = now();
+        if now != last {
+            last = now;
+            n_events = n_events.saturating_sub(1);
+        }
+        n_events == 0
+    });
 }
 
 /// Reads a copy, so that the next start finds what the kill has left.

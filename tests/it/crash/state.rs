@@ -29,8 +29,9 @@ const TABLES: [&str; 13] = [
 /// The schema's version, kept like a table with one row.
 const VERSION: &str = "user_version";
 
-/// What one sync differs in from another one that found the same.
-const OF_THE_SYNC: [&str; 3] = ["sync_id", "last_error", "last_error_at"];
+/// What one sync differs in from another one that found the same: its id, its trouble, and the numbers of its transactions,
+/// which the seals of fingerprints go by.
+const OF_THE_SYNC: [&str; 5] = ["sync_id", "last_error", "last_error_at", "tx", "seal"];
 
 /// All rows of a mirror by table, in the order of their keys. No mirror has no tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,9 +125,11 @@ impl State {
                 value.clear();
             }
         }
-        // A column of version 2.
-        for row in unversioned.0.get_mut("fingerprints").into_iter().flatten() {
-            row.retain(|(column, _)| *column != "seal");
+        // Columns of version 2.
+        for table in ["fingerprints", "source_counts"] {
+            for row in unversioned.0.get_mut(table).into_iter().flatten() {
+                row.retain(|(column, _)| !["tx", "seal"].contains(&column.as_str()));
+            }
         }
         unversioned
     }

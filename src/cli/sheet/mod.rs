@@ -1,21 +1,23 @@
 //! One hold on one sheet, for the person who is woken by it: who, where, since when, what the instance said, and
 //! what to do.
 
-use std::collections::BTreeMap;
+mod groups;
+mod saying;
+
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
-use serde_json::Value;
-use serde_json::value::RawValue;
 
+use self::groups::Groups;
+use self::saying::Saying;
 use super::holds::since;
 use super::output::Output;
 use super::words;
 use crate::clock::{Clock as _, SystemClock};
 use crate::mirror::Reader;
 use crate::mirror::read::{HeldRow, HoldRow};
-use crate::model::{Foreign, Kind};
+use crate::model::Foreign;
 
 /// The hold on one sheet, which fits 80 columns: what, since when, why; where they work and what the instance said,
 /// the largest groups first; each of them, or the first of many; and what to do.
@@ -31,7 +33,7 @@ pub(super) fn print(
         Ok::<_, anyhow::Error>(())
     })?;
     out.text(&headline(hold, SystemClock.now()))?;
-    out.text(&sum.groups())?;
+    out.text(&sum.groups.text())?;
     out.text("\n")?;
     if all {
         reader.held(hold.id, |row| {
@@ -54,9 +56,6 @@ pub(super) fn print(
 /// People who are shown one by one without `--all`.
 const PEOPLE_SHOWN: u64 = 20;
 
-/// Companies, departments and sayings that are named one by one; the others are summed up.
-const GROUPS_SHOWN: usize = 8;
-
 /// The longest line, with room for the spaces before it.
 const LINE_CHARS: usize = 74;
 
@@ -64,60 +63,18 @@ const LINE_CHARS: usize = 74;
 #[derive(Default)]
 struct Sum {
     n_users: u64,
-    companies: BTreeMap<String, u64>,
-    departments: BTreeMap<String, u64>,
-    said: BTreeMap<String, u64>,
+    groups: Groups,
     /// The first of them, as they are shown.
     first: String,
 }
 
 impl Sum {
     fn add(&mut self, row: &HeldRow) {
-        let place = |place: &Option<String>| {
-            place
-                .as_deref()
-                .map_or_else(|| "(none)".to_owned(), |place| Foreign(place).to_string())
-        };
-        *self.companies.entry(place(&row.company)).or_default() += 1;
-        *self.departments.entry(place(&row.department)).or_default() += 1;
-        *self.said.entry(Saying::of(row).of_many()).or_default() += 1;
+        self.groups.add(row);
         if self.n_users < PEOPLE_SHOWN {
             self.first.push_str(&person(row));
         }
         self.n_users += 1;
-    }
-
-    fn groups(&self) -> String {
-        let mut text = String::new();
-        for (name, counts) in [
-            ("companies", &self.companies),
-            ("departments", &self.departments),
-            ("users", &self.said),
-        ] {
-            group(&mut text, name, counts);
-        }
-        text
-    }
-}
-
-/// The largest first, one a line: how many, and of what.
-fn group(text: &mut String, name: &str, counts: &BTreeMap<String, u64>) {
-    let mut sorted: Vec<_> = counts.iter().collect();
-    sorted.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-    let others = sorted.split_off(sorted.len().min(GROUPS_SHOWN));
-    let n_others: u64 = others.iter().map(|(_, n)| **n).sum();
-    let most = sorted.first().map_or(0, |(_, n)| **n).max(n_others);
-    let width = words::number(most).len();
-    let mut line = |name: &str, n: u64, what: &str| {
-        let (n, what) = (words::number(n), words::clip(what, LINE_CHARS - 13 - width));
-        let _ = writeln!(text, "  {name:<13}{n:>width$}  {what}");
-    };
-    for (place, (what, n)) in sorted.into_iter().enumerate() {
-        line(if place == 0 { name } else { "" }, *n, what);
-    }
-    if !others.is_empty() {
-        let places = words::number(others.len() as u64);
-        line("", n_others, &format!("in {places} more"));
     }
 }
 
@@ -203,115 +160,6 @@ fn person(row: &HeldRow) -> String {
 /// The longest name that is shown in full, beside an id of 32 characters.
 const MAX_NAME_CHARS: usize = 44;
 
-/// The longest old value that is shown in full; `--json` has them all.
-const MAX_VALUE_CHARS: usize = 60;
-
-/// What the instance said of one user.
-#[derive(Debug, PartialEq, Eq)]
-enum Saying {
-    /// It answered 404 at this time, between two living witnesses who share this with the user.
-    Gone {
-        asked_at: String,
-        shares: String,
-    },
-    /// A crawl did not see the user, and nobody asked.
-    Unseen,
-    Inactive,
-    /// Nothing for an attribute that had this value.
-    Blank {
-        path: String,
-        was: String,
-    },
-    New,
-    /// Something else for these.
-    Otherwise {
-        paths: String,
-    },
-}
-
-impl Saying {
-    fn of(row: &HeldRow) -> Self {
-        let read = |json: &Option<Box<RawValue>>| -> Value {
-            json.as_ref()
-                .and_then(|json| serde_json::from_str(json.get()).ok())
-                .unwrap_or_default()
-        };
-        let changed = read(&row.changed);
-        let text = |value: &Value| Foreign(value.as_str().unwrap_or("-")).to_string();
-        if changed["gone_at"]["to"].is_string() {
-            let proof = read(&row.proof);
-            return match proof.is_null() {
-                true => Self::Unseen,
-                false => Self::Gone {
-                    asked_at: text(&proof["asked_at"]),
-                    shares: text(&proof["witnesses"][0]["shares"]),
-                },
-            };
-        }
-        match row.path.as_str() {
-            "active" => Self::Inactive,
-            "all" if row.kind == Kind::Create.as_str() => Self::New,
-            "all" => {
-                let paths = changed
-                    .as_object()
-                    .into_iter()
-                    .flat_map(|paths| paths.keys());
-                let paths: Vec<String> = paths.map(|path| Foreign(path).to_string()).collect();
-                Self::Otherwise {
-                    paths: paths.join(", "),
-                }
-            }
-            path => {
-                let was = match &changed[path]["from"] {
-                    Value::Null => text(&changed[format!("{path}_id")]["from"]),
-                    Value::String(was) => Foreign(was).to_string(),
-                    other => Foreign(&other.to_string()).to_string(),
-                };
-                Self::Blank {
-                    path: Foreign(path).to_string(),
-                    was: words::clip(&was, MAX_VALUE_CHARS),
-                }
-            }
-        }
-    }
-
-    /// As it is counted.
-    fn of_many(&self) -> String {
-        match self {
-            Self::Gone { .. } => {
-                "answer 404 when asked for, between two living witnesses".to_owned()
-            }
-            Self::Unseen => "are not shown any more, and were not asked for".to_owned(),
-            Self::Inactive => "are inactive (`active: false`)".to_owned(),
-            Self::Blank { path, .. } => {
-                format!("have nothing for `{path}`, where the mirror has a value")
-            }
-            Self::New => "are new: they were not known before".to_owned(),
-            Self::Otherwise { .. } => "are other than the mirror has them".to_owned(),
-        }
-    }
-
-    fn of_one(&self) -> String {
-        match self {
-            Self::Gone { asked_at, shares } => {
-                let witnesses = match shares.as_str() {
-                    "nothing" => "two living witnesses".to_owned(),
-                    shares => format!("two living witnesses of the same {shares}"),
-                };
-                format!("answered 404 when asked for at {asked_at}, between {witnesses}")
-            }
-            // Why nobody asked is said above, by the limit.
-            Self::Unseen => {
-                "not shown any more, and not asked for: no proof yet, approving asks".to_owned()
-            }
-            Self::Inactive => "says `active: false`".to_owned(),
-            Self::Blank { path, was } => format!("says nothing for `{path}`, which was {was}"),
-            Self::New => "not known before".to_owned(),
-            Self::Otherwise { paths } => format!("says otherwise: {paths}"),
-        }
-    }
-}
-
 /// What to do, or what comes next.
 fn advice(hold: &HoldRow) -> String {
     if hold.state == "approved" && hold.held > 0 {
@@ -345,7 +193,7 @@ fn advice(hold: &HoldRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -402,7 +250,7 @@ mod tests {
         plain(&format!(
             "{}{}\n{}{}",
             headline(hold, now),
-            sum.groups(),
+            sum.groups.text(),
             sum.first,
             advice(hold)
         ))
@@ -591,7 +439,7 @@ mod tests {
             });
             sum
         });
-        insta::assert_snapshot!(sum.groups(), @"
+        insta::assert_snapshot!(sum.groups.text(), @"
         companies    30,000  ACME North America
         departments      30  Department 0
                          30  Department 1
