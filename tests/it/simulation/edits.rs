@@ -24,7 +24,7 @@ pub(super) enum Edit {
     Return(usize),
     /// So many are made inactive and active again at once.
     Flap(usize),
-    /// Six are made active or inactive, whatever they were.
+    /// Three are made active or inactive, whatever they were.
     Turn(bool),
     /// So many are deleted for good.
     Delete(usize),
@@ -180,7 +180,7 @@ impl Edit {
                 set_active(sandbox, &who, false);
                 set_active(sandbox, &who, true);
             }
-            Self::Turn(active) => set_active(sandbox, &some(6, &mut rng), active),
+            Self::Turn(active) => set_active(sandbox, &some(3, &mut rng), active),
             Self::Delete(n) => delete(sandbox, &some(n, &mut rng)),
             Self::Undelete => undelete(sandbox),
             Self::Silent(n) => {

@@ -332,7 +332,7 @@ impl Plan {
                     ((Edit::Turn(true), Some(Edit::Turn(false))), 1),
                     ((Edit::Turn(false), None), 2),
                     ((Edit::Retitle(6), None), 2),
-                    ((Edit::Delete(6), Some(Edit::Undelete)), 2),
+                    ((Edit::Delete(3), Some(Edit::Undelete)), 2),
                 ],
             );
             let race = Race {
