@@ -247,7 +247,7 @@ impl Writer<'_> {
     /// what it then finds.
     ///
     /// # Errors
-    /// When it may not be approved, see [`Reader::approvable`]; of the database.
+    /// When it may not be approved, see [`Writer::approvable`]; of the database.
     pub fn approve_source_change(
         &self,
         hold_id: i64,
