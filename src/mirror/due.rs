@@ -204,7 +204,7 @@ impl Known {
             return true;
         }
         // It may have found exactly what the mirror had, which leaves no trace: what was read here came and went, without
-        // moving the stamp or within its second. A younger stamp would be the younger state.
+        // moving the stamp, within its second, or with a stamp that was put back.
         let stamp = match &staged.staged {
             Staged::Seen(arrived) => arrived.modified_at,
             Staged::Gone(_) | Staged::Absent => self.modified_at,
@@ -212,8 +212,7 @@ impl Known {
         let is_recent = view
             .recent_from
             .is_some_and(|from| stamp.is_none_or(|stamp| stamp >= from));
-        let is_younger = matches!(&staged.staged, Staged::Seen(_)) && stamp > self.modified_at;
-        view.others_tx > staged.base.tx && is_recent && !is_younger
+        view.others_tx > staged.base.tx && is_recent
     }
 
     /// Whether the stamp went back, as behind a lagging node.
@@ -341,13 +340,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whose_stamp_was_put_back_meanwhile_is_doubted() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        world.sync_as(INCREMENTAL, &[on(1, true)]).await;
+        let stage = world.answered(base, on(2, false));
+        world.stays_active(stage).await;
+    }
+
+    #[tokio::test]
     async fn nobody_is_doubted_for_what_others_cannot_have_read() {
         let mut world = World::of(on(1, true)).await;
         let base = world.mirror.base();
         world.sync_as(INCREMENTAL, &[]).await;
-        // A younger stamp is the younger state.
-        let stage = world.answered(base, on(2, false));
-        assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
         // An incremental sync does not ask for old stamps.
         let mut stage = world.answered(base, on(1, false));
         assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
