@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rusqlite::hooks::Action;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, Row, Statement, params};
 use sha2::{Digest as _, Sha256};
@@ -130,11 +131,14 @@ impl Touched {
     pub(super) fn watch(conn: &mut Connection) -> Result<Self, Error> {
         let touched = Self::default();
         let noted = touched.clone();
-        conn.update_hook(Some(move |_, _: &str, table: &str, rowid: i64| {
+        let note = move |action: Action, _: &str, table: &str, rowid: i64| {
             if let Some(place) = TABLES.iter().position(|sealed| sealed.name == table) {
-                noted.lock()[place].add(rowid);
+                let touched = &mut noted.lock()[place];
+                touched.add(rowid);
+                touched.any_deleted |= action == Action::SQLITE_DELETE;
             }
-        }))?;
+        };
+        conn.update_hook(Some(note))?;
         Ok(touched)
     }
 
@@ -149,7 +153,7 @@ impl Touched {
         for (table, ranges) in TABLES.iter().zip(touched) {
             if table.name == NUMBERS {
                 table.put(conn, &mut *conn.prepare_cached(&table.select(""))?, [])?;
-            } else if !ranges.0.is_empty() {
+            } else if !ranges.pieces.is_empty() {
                 table.seal(conn, ranges)?;
             }
         }
@@ -163,28 +167,32 @@ impl Touched {
 
 /// Rowids, first and last of those that follow on each other: as a rule they do, and then this does not grow.
 #[derive(Debug, Default)]
-struct Ranges(Vec<(i64, i64)>);
+struct Ranges {
+    pieces: Vec<(i64, i64)>,
+    /// Whether a row was deleted, whose rowid another one may have got.
+    any_deleted: bool,
+}
 
 impl Ranges {
     fn add(&mut self, rowid: i64) {
-        match self.0.last_mut() {
+        match self.pieces.last_mut() {
             Some((first, last)) if (*first..=last.saturating_add(1)).contains(&rowid) => {
                 *last = rowid.max(*last);
             }
-            _ => self.0.push((rowid, rowid)),
+            _ => self.pieces.push((rowid, rowid)),
         }
     }
 
     fn into_sorted(mut self) -> Vec<(i64, i64)> {
-        self.0.sort_unstable();
-        self.0.dedup_by(|(first, last), before| {
+        self.pieces.sort_unstable();
+        self.pieces.dedup_by(|(first, last), before| {
             let follows = *first <= before.1.saturating_add(1);
             if follows {
                 before.1 = before.1.max(*last);
             }
             follows
         });
-        self.0
+        self.pieces
     }
 }
 
@@ -244,7 +252,8 @@ impl Table {
     fn seal(&self, conn: &Connection, ranges: Ranges) -> Result<(), Error> {
         let piece = "rowid BETWEEN ?1 AND ?2";
         let mut rows = conn.prepare_cached(&self.select(&format!("WHERE {piece}")))?;
-        let mut any_gone = false;
+        // A row that goes by its columns leaves its seal behind, also where another one took its rowid.
+        let mut any_gone = ranges.any_deleted && !matches!(self.key, Key::Number);
         for (first, last) in ranges.into_sorted() {
             let sealed = self.put(conn, &mut rows, [first, last])?;
             let any_gone_here = sealed <= last.abs_diff(first);
@@ -410,6 +419,8 @@ mod tests {
         for sql in [
             REJECT,
             "DELETE FROM rejects WHERE key = 'k2'",
+            "DELETE FROM rejects WHERE key = 'k3'; INSERT INTO rejects VALUES ('acme', 'User', 'k3b', '', '', '', '')",
+            "DELETE FROM rejects WHERE key = 'k3b'; INSERT INTO rejects VALUES ('acme', 'User', 'k3', '', '', '', '')",
             "UPDATE rejects SET key = 'k4' WHERE key = 'k3'; DELETE FROM rejects WHERE key = 'k4'",
             "INSERT INTO syncs SELECT 9, instance, resource, mode, trigger, started_at, finished_at, outcome, certificate,
                  seen, created, updated, deactivated, held, rejected, requests, retries, bytes, throttled_ms, error

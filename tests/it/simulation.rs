@@ -62,6 +62,7 @@ fn whatever_happens_the_laws_hold() {
             ("simulation_deaths", sums.deaths.values().sum()),
             ("simulation_fault_kinds", sums.n_fault_kinds()),
             ("simulation_leavers", sums.n_leavers()),
+            ("simulation_told_twice", sums.told_twice),
         ] {
             ledger::enter(what, usize::try_from(count).unwrap());
         }
