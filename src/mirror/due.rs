@@ -14,7 +14,7 @@ use super::read::Reader;
 use super::stage::{Stage, Staged};
 use super::staged::{StagedRow, Which};
 use crate::model::{
-    ChangeRecord, Fingerprint, Proof, ResourceId, ResourceType, State, UserColumns,
+    ChangeRecord, Fingerprint, Mode, Proof, ResourceId, ResourceType, State, UserColumns,
 };
 use crate::reconcile::mapping::{MappingError, user_columns};
 use crate::reconcile::{diff, event};
@@ -155,8 +155,8 @@ impl<'a> Lookup<'a> {
     }
 
     fn beside(&self, known: Known, state: State, staged: StagedRow) -> Due {
-        let was_read_since = known.was_read_since(&staged, self.view);
-        let doubtful = was_read_since || known.went_back(&staged, self.view);
+        let was_read_since = known.was_read_since(&staged);
+        let doubtful = known.is_doubted_by(&staged, self.view);
         match staged.staged {
             Staged::Seen(arrived) => {
                 let fingerprint = arrived.fingerprint;
@@ -168,7 +168,7 @@ impl<'a> Lookup<'a> {
                     None => Due::Nothing(fingerprint),
                 }
             }
-            Staged::Gone(_) | Staged::Absent if known.gone || doubtful => Due::Void,
+            Staged::Gone(_) | Staged::Absent if known.gone || was_read_since => Due::Void,
             Staged::Gone(proof) => self.gone(staged.id, state, Some(proof)),
             Staged::Absent => match self.gone(staged.id, state, None) {
                 Due::Record(due, _) => Due::Unproved(due),
@@ -190,29 +190,32 @@ impl View {
     fn of(stage: &Stage, mirror: &Connection) -> Result<Self, Error> {
         Ok(Self {
             others_tx: stage.tx_of_others(mirror)?,
-            recent_from: stage.horizon.recent_from,
+            // An incremental crawl is over before much can come and go.
+            recent_from: stage
+                .horizon
+                .recent_from
+                .filter(|_| stage.key.mode == Mode::Full),
             takes_over: stage.takes_over,
         })
     }
 }
 
 impl Known {
-    /// Whether another sync has read the resource after this one asked for it (promise P6).
-    fn was_read_since(&self, staged: &StagedRow, view: View) -> bool {
-        // It found a change, or another spelling of what the mirror had.
-        if self.changed_seq > staged.base.seq || self.tx > staged.base.tx {
-            return true;
-        }
-        // It may have found exactly what the mirror had, which leaves no trace: what was read here came and went, without
-        // moving the stamp, within its second, or with a stamp that was put back.
-        let stamp = match &staged.staged {
-            Staged::Seen(arrived) => arrived.modified_at,
-            Staged::Gone(_) | Staged::Absent => self.modified_at,
+    /// Whether another sync has read the resource after this one asked for it (promise P6): it found a change, or another
+    /// spelling of what the mirror had.
+    fn was_read_since(&self, staged: &StagedRow) -> bool {
+        self.changed_seq > staged.base.seq || self.tx > staged.base.tx
+    }
+
+    /// Whether an incremental sync may have read the resource during this crawl and found exactly what the mirror had, which
+    /// leaves no trace: what was read here came and went, without moving the stamp, within its second, or with a stamp that
+    /// was put back. Between an answer about this one id and its being applied there is no time for that.
+    fn may_have_been_read_since(staged: &StagedRow, view: View) -> bool {
+        let is_recent = |from: Timestamp| match &staged.staged {
+            Staged::Seen(arrived) => arrived.modified_at.is_none_or(|stamp| stamp >= from),
+            Staged::Gone(_) | Staged::Absent => false,
         };
-        let is_recent = view
-            .recent_from
-            .is_some_and(|from| stamp.is_none_or(|stamp| stamp >= from));
-        view.others_tx > staged.base.tx && is_recent
+        !staged.asked && view.others_tx > staged.base.tx && view.recent_from.is_some_and(is_recent)
     }
 
     /// Whether the stamp went back, as behind a lagging node.
@@ -224,6 +227,13 @@ impl Known {
                 .is_some_and(|(arrived, known)| arrived < known),
             _ => false,
         }
+    }
+
+    /// Whether what was read may be older than what the mirror has, or than what another sync found it to be.
+    fn is_doubted_by(&self, staged: &StagedRow, view: View) -> bool {
+        self.was_read_since(staged)
+            || self.went_back(staged, view)
+            || Self::may_have_been_read_since(staged, view)
     }
 }
 
@@ -247,8 +257,7 @@ impl Stage {
         let mut doubtful = Vec::new();
         self.each_staged(Which::MayBeDoubtful(head), &mut |staged| {
             if let Some((known, state)) = lookup.row(&staged.id)?
-                && (known.was_read_since(&staged, lookup.view)
-                    || known.went_back(&staged, lookup.view))
+                && known.is_doubted_by(&staged, lookup.view)
             {
                 let id = staged.id.clone();
                 if matches!(lookup.beside(known, state, staged), Due::Doubtful) {
@@ -273,7 +282,8 @@ pub(super) fn mapped(record: ChangeRecord, fingerprint: Option<Fingerprint>) -> 
 mod tests {
     use super::super::testing::{FULL, How, World, id, user};
     use super::*;
-    use crate::model::{Base, Mode, Row};
+    use crate::model::{Base, Row};
+    use crate::reconcile::decode::decode;
     use crate::reconcile::guard::{Limits, WindowLimit};
 
     const INCREMENTAL: How = How {
@@ -361,6 +371,31 @@ mod tests {
         // Without a watermark there are none.
         stage.horizon.recent_from = None;
         assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_by_itself_or_not_seen_is_not_doubted_for_its_stamp() {
+        let mut world = World::of(on(1, true)).await;
+        let base = world.mirror.base();
+        let mut stage = world.answered(base, on(2, false));
+        world.sync_as(INCREMENTAL, &[on(1, true)]).await;
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
+        let answer = decode(ResourceType::User, &on(2, false)).unwrap();
+        stage.put_asked(base, answer).unwrap();
+        assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
+        // Whom a crawl did not see is held, however young his stamp.
+        let mut unseen = world.stage(Mode::Full);
+        unseen.horizon.recent_from = Some(Timestamp::UNIX_EPOCH);
+        unseen.put_absent(unseen.base(), &id("a")).unwrap();
+        world.sync_as(INCREMENTAL, &[]).await;
+        world.limits.deactivations = WindowLimit {
+            at_least: 0,
+            count: 0,
+            percent: 0,
+            ..Limits::none().deactivations
+        };
+        assert_eq!(world.apply(unseen, FULL).await[0].held, 1);
+        assert_eq!(world.difference(), None);
     }
 
     #[tokio::test]

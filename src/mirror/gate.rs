@@ -871,6 +871,55 @@ mod tests {
         assert_eq!(world.difference(), None);
     }
 
+    /// Between two transactions of a full sync an incremental one reads somebody well whom the first has kept back.
+    #[tokio::test]
+    async fn whom_another_sync_has_read_meanwhile_is_in_no_hold() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let mut stage = world.stage(Mode::Full);
+        world.crawl(&mut stage, &IDS.map(|id| inactive(id, "x")));
+        let (mut batch, finish) = world.ending(&stage).await;
+        batch.limit = 1;
+        let first_batch = (batch.clone(), finish.clone());
+        let written = world.mirror.write(move |writer| {
+            let first = writer.apply(&mut stage, &first_batch.0, None, &first_batch.1)?;
+            Ok((stage, first))
+        });
+        let (mut stage, first) = written.await.unwrap();
+        assert!(first.next_after.is_some(), "{first:?}");
+        let well = with("a", r#""title":"x","nickName":"well""#);
+        world.sync_as(INCREMENTAL, &[well]).await;
+        batch.limit = 100;
+        let written = world.mirror.write(move |writer| {
+            writer.apply(&mut stage, &batch, first.next_after.as_ref(), &finish)
+        });
+        assert!(written.await.unwrap().finished);
+        assert_eq!(held(&world), "b:active c:active d:active e:active f:active");
+        assert_eq!(world.difference(), None);
+    }
+
+    /// All stamps went back, and nothing else: there is nothing to hold, and still something to approve.
+    #[tokio::test]
+    async fn another_directory_without_a_difference_has_a_hold_too() {
+        let directory = IDS.map(|id| titled(id, "x"));
+        let mut world = guarded(&directory).await;
+        let mut stage = world.stage(Mode::Full);
+        world.crawl(&mut stage, &directory);
+        let (mut batch, finish) = world.ending(&stage).await;
+        batch.treatment = Treatment::HeldWhole("6 of 6".to_owned());
+        let written = world
+            .mirror
+            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish));
+        assert_eq!(written.await.unwrap().opened.len(), 1);
+        assert_eq!(
+            column(
+                &world,
+                "SELECT guard || count || limit_text || (SELECT state FROM instances) AS x FROM holds"
+            ),
+            "source_changed06 of 6source_changed"
+        );
+        assert_eq!(world.difference(), None);
+    }
+
     #[tokio::test]
     async fn a_takeover_sets_the_watermark_to_its_start_unless_somebody_was_left_out() {
         let start = time("2026-02-01T00:00:00Z");

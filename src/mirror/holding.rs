@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::{Digest as _, Sha256};
 
 use super::apply::Writer;
@@ -27,6 +27,7 @@ pub(super) const TABLE: &str = "
         changed    TEXT,
         after      TEXT NOT NULL,
         proof      TEXT,
+        tx         INTEGER NOT NULL, -- of the transaction that kept it back
         PRIMARY KEY (guard, attribute, id)
     );
 ";
@@ -56,8 +57,8 @@ impl Stage {
         let new = self
             .conn
             .prepare_cached(
-                "INSERT OR IGNORE INTO held (guard, attribute, id, path, limit_text, kind, changed, after, proof)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT OR IGNORE INTO held (guard, attribute, id, path, limit_text, kind, changed, after, proof, tx)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?
             .execute(params![
                 kept.guard,
@@ -69,8 +70,47 @@ impl Stage {
                 kept.record.changed,
                 kept.record.after.canonical,
                 proof,
+                self.own_tx,
             ])?;
+        if new == 0 {
+            self.conn
+                .prepare_cached(
+                    "UPDATE held SET tx = ?4 WHERE guard = ?1 AND attribute = ?2 AND id = ?3",
+                )?
+                .execute(params![
+                    kept.guard,
+                    kept.attribute.as_deref().unwrap_or_default(),
+                    kept.record.id.as_str(),
+                    self.own_tx
+                ])?;
+        }
         Ok(new > 0)
+    }
+
+    /// Forgets what was kept back of those whom another sync has read between two transactions of this one: it went by what
+    /// it was told later, and has written, held or cleared that. Returns how many changes that is.
+    pub(super) fn forget_overtaken(&self, mirror: &Connection) -> Result<u64, Error> {
+        let (instance, resource) = (self.key.instance.as_str(), self.key.resource.as_str());
+        let mut newest = mirror.prepare_cached(
+            "SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
+        )?;
+        let mut forget = self.conn.prepare("DELETE FROM held WHERE rowid = ?1")?;
+        let mut held = self.conn.prepare("SELECT rowid, id, tx FROM held")?;
+        let mut overtaken = Vec::new();
+        let mut rows = held.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, tx): (String, i64) = (row.get(1)?, row.get(2)?);
+            let read: Option<i64> = newest
+                .query_row(params![instance, resource, id], |row| row.get(0))
+                .optional()?;
+            if read.is_some_and(|read| read > tx) {
+                overtaken.push(row.get::<_, i64>(0)?);
+            }
+        }
+        for rowid in &overtaken {
+            forget.execute([rowid])?;
+        }
+        Ok(overtaken.len() as u64)
     }
 }
 
@@ -85,8 +125,18 @@ impl Writer<'_> {
             .collect::<Result<_, _>>()?;
         groups
             .into_iter()
-            .map(|(guard, attribute)| self.open_hold(stage, sync, guard, &attribute))
+            .map(|(guard, attribute)| self.open_hold(stage, sync, guard, &attribute, None))
             .collect()
+    }
+
+    /// Opens the hold of another directory of whose users none differs: it is a person's to say what it is, all the same.
+    pub(super) fn open_empty_hold(
+        &self,
+        stage: &Stage,
+        sync: &SyncRow,
+        why: &str,
+    ) -> Result<Opened, Error> {
+        self.open_hold(stage, sync, "source_changed".to_owned(), "", Some(why))
     }
 
     fn open_hold(
@@ -95,6 +145,7 @@ impl Writer<'_> {
         sync: &SyncRow,
         guard: String,
         attribute: &str,
+        why: Option<&str>,
     ) -> Result<Opened, Error> {
         let group = [&guard, attribute];
         let resource = sync.resource;
@@ -118,7 +169,7 @@ impl Writer<'_> {
             guard,
             attribute: (!attribute.is_empty()).then(|| attribute.to_owned()),
             count: digest.count,
-            limit_text: limits.join(BETWEEN_LIMITS),
+            limit_text: why.map_or_else(|| limits.join(BETWEEN_LIMITS), str::to_owned),
         };
         self.conn.execute(
             "INSERT INTO holds (instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at)

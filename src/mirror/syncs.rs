@@ -184,8 +184,17 @@ impl Writer<'_> {
         sync.held += applied.held;
         // What did not map was found only while it was applied.
         sync.rejected = sync.rejected.max(stage.rejects());
+        let overtaken = stage.forget_overtaken(self.conn)?;
+        applied.held = applied.held.saturating_sub(overtaken);
+        sync.held = sync.held.saturating_sub(overtaken);
         self.write_sync(&sync)?;
         applied.opened = self.open_holds(stage, &sync)?;
+        if let (Treatment::HeldWhole(why), []) = (&batch.treatment, &applied.opened[..]) {
+            // The instance waits for a person, who needs something to approve.
+            applied
+                .opened
+                .push(self.open_empty_hold(stage, &sync, why)?);
+        }
         let watch = &batch.watch;
         match batch.treatment {
             Treatment::HeldWhole(_) | Treatment::Left => {

@@ -32,7 +32,9 @@ impl Verification<'_> {
             }
             // Of another directory that was approved, they are held until the next full sync.
             let may_be_held = state == "open" || (state == "approved" && guard == "source_changed");
-            if (held == 0 && state == "open") || (held > 0 && !may_be_held) {
+            // Another directory may have the same users with the same content.
+            let may_be_empty = guard == "source_changed" && kept == 0;
+            if (held == 0 && state == "open" && !may_be_empty) || (held > 0 && !may_be_held) {
                 return differ(format!(
                     "hold {id} is `{}`, but {held} are held",
                     Foreign(&state)
