@@ -12,7 +12,7 @@ use musterd::sync::Phase;
 
 use super::clock::LifeClock;
 use super::edits::{self, Edit};
-use super::laws::{Broken, Laws};
+use super::laws::{Broken, Laws, Sync};
 use super::person;
 use super::plan::{Death, Login, Moment, Plan, Race, What};
 use super::settings;
@@ -357,11 +357,13 @@ impl<'a> Run<'a> {
         }
         self.watch.observe();
         self.watch.note(|| "it is calm".to_owned());
+        // A token that a person got while the door was locked is none.
+        let is_given_by_hand = |login: Login| matches!(login, Login::Bearer | Login::RefreshToken);
         if self
             .plan
             .instances
             .iter()
-            .any(|one| one.auth == Login::Bearer)
+            .any(|one| is_given_by_hand(one.auth))
         {
             self.world
                 .write_configuration(&settings::text(self.plan, &self.watch));
@@ -380,7 +382,7 @@ impl<'a> Run<'a> {
             let person = person::look(&self.world, &self.watch, false).await;
             self.sums.add_person(&person);
             self.sums.calm_rounds += 1;
-            let went_on = self.went_on_where_it_stopped(began);
+            let needs_another = self.needs_another(began);
             if self.sums.calm_rounds > 5 {
                 self.watch.fail(Broken {
                     law: "it becomes calm",
@@ -389,8 +391,10 @@ impl<'a> Run<'a> {
                 return;
             }
             // Above a guard nobody is asked for, and what was approved as another directory is taken over by the
-            // next full sync; what a crawl had read before all was well is read anew by it.
-            if person.looked_at == 0 && !went_on {
+            // next full sync; what a crawl had read before all was well is read anew by it, and so is what it read
+            // before it met two ids that differ in case alone, which says how to read that instance. Who left before there
+            // was a baseline is noticed by the crawl after the one that makes it.
+            if person.looked_at == 0 && !needs_another {
                 break;
             }
         }
@@ -437,8 +441,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether the newest full sync of an instance is one that went on with what an earlier one had read.
-    fn went_on_where_it_stopped(&self, began: jiff::Timestamp) -> bool {
+    /// Whether the newest full sync of an instance is one that went on with what an earlier one had read, that began by key and
+    /// met two ids that differ in case alone, or that made the baseline.
+    fn needs_another(&self, began: jiff::Timestamp) -> bool {
         let laws = self.watch.laws();
         self.plan.instances.iter().any(|instance| {
             let mut full = laws.syncs.values().rev().filter(|sync| {
@@ -448,7 +453,18 @@ impl<'a> Run<'a> {
                     && sync.finished_at > began
             });
             let newest = full.next();
-            newest.is_some_and(|sync| sync.certificate["resumed"] == true)
+            let is_complete = |sync: &&Sync| {
+                sync.instance == instance.name
+                    && sync.mode == "full"
+                    && sync.certificate["verdict"] == "complete"
+            };
+            let n_complete = laws.syncs.values().filter(is_complete).count();
+            newest.is_some_and(|sync| {
+                let reasons = &sync.certificate["reasons"];
+                sync.certificate["resumed"] == true
+                    || is_complete(&sync) && n_complete == 1
+                    || *reasons == serde_json::json!([{ "doubt": "order_broken" }])
+            })
         })
     }
 

@@ -30,7 +30,9 @@ impl Laws {
             let (id, attributes, active, gone_at) = row.unwrap();
             let shown = sandbox.user_json(&id);
             let Some(shown) = shown else {
-                if active || gone_at.is_none() {
+                let is_there = |id: &str| sandbox.user_json(id).is_some();
+                let is_open = !active && !can_be_witnessed(&conn, name, &id, is_there);
+                if active || gone_at.is_none() && !is_open {
                     return broken(LAW, format!("{name}: {id} is not there: {attributes}"));
                 }
                 continue;
@@ -50,6 +52,39 @@ impl Laws {
             Some(id) => broken(LAW, format!("{name}: {id} is not in the mirror")),
         }
     }
+}
+
+/// Whether an absence can be proved: somebody who is shown shares the closest of company, department and location in which
+/// the mirror knows anybody else. Without such a one the account's sight of that part may be lost, and nobody of it goes
+/// (promise P1).
+fn can_be_witnessed(
+    conn: &Connection,
+    instance: &str,
+    id: &str,
+    is_there: impl Fn(&str) -> bool,
+) -> bool {
+    for (key, label) in [
+        ("company_id", "company"),
+        ("department_id", "department"),
+        ("location_id", "location"),
+    ] {
+        let others = conn.prepare(&format!(
+            "SELECT other.id FROM users AS one JOIN users AS other
+                 ON other.instance = one.instance AND other.id <> one.id AND other.gone_at IS NULL
+                 AND coalesce(other.{key}, other.{label}) = coalesce(one.{key}, one.{label})
+             WHERE one.instance = ?1 AND one.id = ?2"
+        ));
+        let others: Vec<String> = others
+            .unwrap()
+            .query_map([instance, id], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        if !others.is_empty() {
+            return others.iter().any(|other| is_there(other));
+        }
+    }
+    true
 }
 
 /// A resource as far as it is content: without `meta`, memberships and links, without what has no value,
