@@ -15,6 +15,9 @@ pub const BATCH: usize = 20;
 /// How many are tried as one witness: some of those whom the crawl saw may have left since.
 const MOST_TRIED_AS_WITNESS: usize = 3;
 
+/// Questions without an answer, one behind the other, after which an instance is taken to fail.
+const MOST_UNANSWERED_IN_A_ROW: u32 = 3;
+
 /// Candidates who have the same in common with their witnesses.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -54,10 +57,34 @@ pub enum Finding {
         id: ResourceId,
         /// Why, for a log or a person.
         why: String,
-        /// Whether the instance gave no answer: more questions would only add to its trouble.
-        unanswered: bool,
     },
 }
+
+/// How long an instance is asked on that gives no answer. One resource may have none for ever, and must not hide those behind
+/// it; but where the instance fails, each further question sits out all its retries and adds to its trouble.
+#[derive(Debug, Default)]
+pub struct Silence {
+    unanswered_in_a_row: u32,
+}
+
+impl Silence {
+    /// Takes whether a question had an answer.
+    pub fn note(&mut self, is_answered: bool) {
+        self.unanswered_in_a_row = match is_answered {
+            true => 0,
+            false => self.unanswered_in_a_row + 1,
+        };
+    }
+
+    /// Whether the instance is asked no more.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.unanswered_in_a_row >= MOST_UNANSWERED_IN_A_ROW
+    }
+}
+
+/// What is said of who is not asked for, after a [`Silence`] that is long.
+pub const NOT_ASKED: &str = "not asked for: the instance gave no answer to the questions before";
 
 /// What all candidates of a crawl, or of an approval, have in common.
 #[derive(Clone)]
@@ -80,34 +107,30 @@ impl Inquiry<'_> {
     ///
     /// # Errors
     /// Only when told to stop.
-    pub async fn ask(&self, group: &Group) -> Result<Vec<Finding>, Error> {
+    pub async fn ask(&self, group: &Group, silence: &mut Silence) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::with_capacity(group.candidates.len());
         for batch in group.candidates.chunks(BATCH) {
-            findings.extend(self.ask_batch(group, batch).await?);
+            findings.extend(self.ask_batch(group, batch, silence).await?);
         }
         Ok(findings)
     }
 
-    async fn ask_batch(&self, group: &Group, batch: &[ResourceId]) -> Result<Vec<Finding>, Error> {
-        let opening = match self.witness(group, None).await? {
+    async fn ask_batch(
+        &self,
+        group: &Group,
+        batch: &[ResourceId],
+        silence: &mut Silence,
+    ) -> Result<Vec<Finding>, Error> {
+        let opening = match self.witness(group, None, silence).await? {
             Ok(witness) => witness,
-            Err(absent) => return Ok(batch.iter().map(|id| absent.unresolved(id)).collect()),
+            Err(why) => return Ok(batch.iter().map(|id| unresolved(id, &why)).collect()),
         };
         let mut answers = Vec::with_capacity(batch.len());
-        let mut failed: Option<String> = None;
         for id in batch {
-            // Where the instance fails, more questions would only add to its trouble.
-            let answer = match &failed {
-                Some(why) => Answer::Failed(why.clone()),
-                None => self.candidate(id).await?,
-            };
-            if let Answer::Failed(why) = &answer {
-                failed = Some(why.clone());
-            }
-            answers.push(answer);
+            answers.push(self.question(id, silence).await?);
         }
         let closing = match answers.iter().any(|a| matches!(a, Answer::NotFound { .. })) {
-            true => Some(self.witness(group, Some(&opening)).await?),
+            true => Some(self.witness(group, Some(&opening), silence).await?),
             false => None,
         };
         let finding = |(id, answer): (&ResourceId, Answer)| match (answer, &closing) {
@@ -122,10 +145,9 @@ impl Inquiry<'_> {
                     witnesses: [opening.clone(), closing.clone()],
                 },
             },
-            (Answer::NotFound { .. }, Some(Err(absent))) => absent.unresolved(id),
-            (Answer::NotFound { .. }, None) => unresolved(id, "no witness was asked", false),
-            (Answer::None(why), _) => unresolved(id, &why, false),
-            (Answer::Failed(why), _) => unresolved(id, &why, true),
+            (Answer::NotFound { .. }, Some(Err(why))) => unresolved(id, why),
+            (Answer::NotFound { .. }, None) => unresolved(id, "no witness was asked"),
+            (Answer::None(why), _) => unresolved(id, &why),
         };
         Ok(batch.iter().zip(answers).map(finding).collect())
     }
@@ -136,7 +158,8 @@ impl Inquiry<'_> {
         &self,
         group: &Group,
         opening: Option<&Witness>,
-    ) -> Result<Result<Witness, NoWitness>, Error> {
+        silence: &mut Silence,
+    ) -> Result<Result<Witness, String>, Error> {
         let living = match group.shares {
             Shares::Nothing => &group.anybody,
             _ => &group.same,
@@ -146,13 +169,10 @@ impl Inquiry<'_> {
         if tried.is_empty() {
             tried.extend(opening.map(|o| ResourceId::new(o.id.clone())));
         }
-        let mut absent = NoWitness {
-            why: "sight may be lost: this crawl saw no living user who could be a witness"
-                .to_owned(),
-            unanswered: false,
-        };
+        let mut absent =
+            "sight may be lost: this crawl saw no living user who could be a witness".to_owned();
         for id in tried.into_iter().take(MOST_TRIED_AS_WITNESS) {
-            match self.candidate(&id).await? {
+            match self.question(&id, silence).await? {
                 Answer::Found { .. } => {
                     return Ok(Ok(Witness {
                         id: id.as_str().to_owned(),
@@ -161,28 +181,28 @@ impl Inquiry<'_> {
                     }));
                 }
                 Answer::NotFound { .. } => {
-                    absent.why =
+                    absent =
                         "sight may be lost: a witness whom this crawl saw answers 404".to_owned();
                 }
                 Answer::None(reason) => {
-                    absent.why = format!("a witness could not be asked for: {reason}");
-                }
-                Answer::Failed(reason) => {
-                    absent.why = format!("a witness could not be asked for: {reason}");
-                    absent.unanswered = true;
-                    break;
+                    absent = format!("a witness could not be asked for: {reason}");
                 }
             }
         }
         Ok(Err(absent))
     }
 
-    async fn candidate(&self, id: &ResourceId) -> Result<Answer, Error> {
+    async fn question(&self, id: &ResourceId, silence: &mut Silence) -> Result<Answer, Error> {
+        if silence.is_long() {
+            return Ok(Answer::None(NOT_ASKED.to_owned()));
+        }
         if !id.is_askable() {
             return Ok(Answer::None("the id cannot be asked for safely".to_owned()));
         }
         let base = (self.head)();
-        Ok(match self.session.get(self.resource, id).await {
+        let answer = self.session.get(self.resource, id).await;
+        silence.note(answer.is_ok());
+        Ok(match answer {
             Ok(Asked::Found(row)) => Answer::Found { row, base },
             Ok(Asked::NotFound) => Answer::NotFound {
                 at: self.clock.now(),
@@ -190,7 +210,7 @@ impl Inquiry<'_> {
             },
             Ok(Asked::Unclear(why)) => Answer::None(why),
             Err(error) if error.is_cancelled() => return Err(error),
-            Err(error) => Answer::Failed(error.to_string()),
+            Err(error) => Answer::None(error.to_string()),
         })
     }
 }
@@ -205,29 +225,14 @@ enum Answer {
         at: Timestamp,
         base: Base,
     },
-    /// It says nothing about the resource.
+    /// It says nothing about the resource, or there is none.
     None(String),
-    /// There was no answer.
-    Failed(String),
 }
 
-/// Why there is no witness.
-struct NoWitness {
-    why: String,
-    unanswered: bool,
-}
-
-impl NoWitness {
-    fn unresolved(&self, id: &ResourceId) -> Finding {
-        unresolved(id, &self.why, self.unanswered)
-    }
-}
-
-fn unresolved(id: &ResourceId, why: &str, unanswered: bool) -> Finding {
+fn unresolved(id: &ResourceId, why: &str) -> Finding {
     Finding::Unresolved {
         id: id.clone(),
         why: why.to_owned(),
-        unanswered,
     }
 }
 
@@ -265,7 +270,7 @@ mod tests {
             head: &head,
             clock: &SystemClock,
         };
-        let findings = inquiry.ask(group).await.unwrap();
+        let findings = inquiry.ask(group, &mut Silence::default()).await.unwrap();
         (findings, script.sent().iter().map(asked).collect())
     }
 
@@ -428,23 +433,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_instance_that_answers_nothing_is_told_from_one_that_proves_nothing() {
-        let unanswered = |finding: &Finding| {
-            let Finding::Unresolved { unanswered, .. } = finding else {
-                panic!("{finding:?}");
-            };
-            *unanswered
-        };
-        let group = group(&["x", "y"], &["a", "b"], &[]);
-        let down = |_: &str, n| (n >= 1).then(|| json(503, "{}"));
-        let (findings, _) = ask(&["a", "b"], &group, down).await;
-        assert!(findings.iter().all(unanswered), "{findings:?}");
-        // Not even a second witness is tried.
-        let (findings, asked) = ask(&["a", "b"], &group, |_, _| Some(json(503, "{}"))).await;
-        assert!(findings.iter().all(unanswered), "{findings:?}");
-        assert!(asked.iter().all(|id| id == "a"), "{asked:?}");
-        let (findings, _) = ask(&[], &group, never).await;
-        assert!(!findings.iter().any(unanswered), "{findings:?}");
+    async fn who_is_never_answered_for_hides_nobody() {
+        let broken = |id: &str, _| matches!(id, "x" | "z" | "a").then(|| json(500, "{}"));
+        let group = group(&["x", "y", "z", "v"], &["a", "b", "c"], &[]);
+        let (findings, _) = ask(&["a", "b", "c"], &group, broken).await;
+        assert_eq!(gone(&findings), ["y", "v"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_that_answers_nothing_is_asked_a_few_times() {
+        let candidates: Vec<String> = (0..9).map(|n| format!("x{n}")).collect();
+        let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
+        let group = group(&candidates, &["a", "b"], &[]);
+        for (answered, expected) in [
+            (0, &["a", "b"][..]),
+            (1, &["a", "x0", "x1", "x2"]),
+            (4, &["a", "x0", "x1", "x2", "x3", "x4", "x5"]),
+        ] {
+            let down = move |_: &str, n| (n >= answered).then(|| json(503, "{}"));
+            let (findings, mut asked) = ask(&["a", "b"], &group, down).await;
+            assert!(gone(&findings).is_empty(), "{findings:?}");
+            asked.dedup();
+            assert_eq!(asked, expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

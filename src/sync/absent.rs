@@ -11,7 +11,7 @@ use crate::mirror::apply::{Planned, Treatment};
 use crate::mirror::read::SourceChange;
 use crate::mirror::stage::{Candidate, Stage};
 use crate::model::{Certificate, Foreign, Mode, ResourceId, Shares};
-use crate::scim::absence::{BATCH, Finding, Group, Inquiry};
+use crate::scim::absence::{BATCH, Finding, Group, Inquiry, Silence};
 
 /// Witnesses that may be tried for one group: the first of them may just have left as well.
 const WITNESSES: usize = 5;
@@ -165,6 +165,7 @@ async fn ask(
     };
     let mut asked = 0;
     let mut unproved = 0;
+    let mut silence = Silence::default();
     let groups = candidates.chunk_by(|a, b| (a.shares, &a.group) == (b.shares, &b.group));
     // Batch by batch, so that the answers of no more are in memory.
     for alike in groups.flat_map(|group| group.chunks(BATCH)) {
@@ -177,15 +178,14 @@ async fn ask(
             (stage, reader) = leave_unasked(stage, reader, only_active(alike.to_vec())).await?;
             continue;
         };
-        let findings = inquiry.ask(&group).await?;
-        let unanswered = findings.iter().any(is_unanswered);
+        let findings = inquiry.ask(&group, &mut silence).await?;
         unproved += findings
             .iter()
             .filter(|one| matches!(one, Finding::Unresolved { .. }))
             .count() as u64;
         (stage, reader) = record(reading, stage, reader, findings).await?;
-        if unanswered {
-            // Each further question would sit out all its retries, with a place among the full syncs taken.
+        if silence.is_long() {
+            unproved += total - asked;
             info!(
                 instance = %reading.source.instance,
                 n_asked = asked,
@@ -196,17 +196,6 @@ async fn ask(
         }
     }
     Ok((stage, reader, unproved))
-}
-
-/// Whether the instance gave no answer.
-pub(super) fn is_unanswered(finding: &Finding) -> bool {
-    matches!(
-        finding,
-        Finding::Unresolved {
-            unanswered: true,
-            ..
-        }
-    )
 }
 
 /// The group with its witnesses; `None` where this crawl saw none of them.

@@ -15,7 +15,7 @@ use crate::mirror::read::{HeldUsers, HoldRow};
 use crate::mirror::stage::{Stage, StageKey};
 use crate::mirror::{self, Mirror, Reader};
 use crate::model::{Mode, Outcome, ResourceId, Shares, Trigger};
-use crate::scim::absence::{BATCH, Finding, Group, Inquiry};
+use crate::scim::absence::{BATCH, Finding, Group, Inquiry, NOT_ASKED, Silence};
 use crate::scim::client::Asked;
 
 /// Living users who may be tried as witnesses.
@@ -237,16 +237,15 @@ async fn ask_all(
     let total = held.users.len() as u64;
     let resource = reading.source.resource;
     let (mut unseen, mut vanished) = (Vec::new(), Vec::new());
-    let mut failed: Option<String> = None;
+    let mut silence = Silence::default();
     for ((id, is_unseen), done) in held.users.iter().zip(0..) {
         reading.tell(Phase::Asking, done, Some(total));
         if *is_unseen {
             unseen.push(id.clone());
             continue;
         }
-        // Where the instance fails, more questions would only add to its trouble.
-        if let Some(why) = &failed {
-            asking.unknown.insert(id.clone(), why.clone());
+        if silence.is_long() {
+            asking.unknown.insert(id.clone(), NOT_ASKED.to_owned());
             continue;
         }
         if !id.is_askable() {
@@ -257,7 +256,9 @@ async fn ask_all(
         let base = (reading.head)();
         let one = std::slice::from_ref(id);
         asking.begin(one);
-        match reading.session.get(resource, id).await {
+        let answer = reading.session.get(resource, id).await;
+        silence.note(answer.is_ok());
+        match answer {
             Ok(Asked::Found(row)) => {
                 (stage, reader) = blocking(move || {
                     settle::put_row(&mut stage, &reader, resource, base, &row)?;
@@ -276,11 +277,7 @@ async fn ask_all(
             }
             Ok(Asked::Unclear(why)) => drop(asking.unknown.insert(id.clone(), why)),
             Err(error) if error.is_cancelled() => return Err(error.into()),
-            Err(error) => {
-                let why = error.to_string();
-                asking.unknown.insert(id.clone(), why.clone());
-                failed = Some(why);
-            }
+            Err(error) => drop(asking.unknown.insert(id.clone(), error.to_string())),
         }
         asking.end(one);
     }
@@ -295,11 +292,6 @@ async fn ask_all(
             clock: &*reading.context.clock,
         };
         for candidates in absent.chunks(BATCH) {
-            if let Some(why) = &failed {
-                let unknown = candidates.iter().map(|id| (id.clone(), why.clone()));
-                asking.unknown.extend(unknown);
-                continue;
-            }
             let group = Group {
                 candidates: candidates.to_vec(),
                 shares: Shares::Nothing,
@@ -307,11 +299,10 @@ async fn ask_all(
                 anybody: held.witnesses.clone(),
             };
             asking.begin(candidates);
-            let findings = inquiry.ask(&group).await?;
+            let findings = inquiry.ask(&group, &mut silence).await?;
             for finding in &findings {
                 if let Finding::Unresolved { id, why, .. } = finding {
                     asking.unknown.insert(id.clone(), why.clone());
-                    failed = failed.or(absent::is_unanswered(finding).then(|| why.clone()));
                 }
             }
             asking.end(candidates);

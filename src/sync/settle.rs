@@ -7,6 +7,7 @@ use crate::mirror::Reader;
 use crate::mirror::stage::Stage;
 use crate::model::{Base, ResourceId, Row};
 use crate::reconcile;
+use crate::scim::absence::Silence;
 use crate::scim::client::Asked;
 
 /// Asks by id for every staged resource that must not be applied as it was read (promise P6).
@@ -47,11 +48,21 @@ pub(super) async fn ask_each(
     ids: Vec<ResourceId>,
 ) -> Result<(Stage, Reader), Error> {
     let total = ids.len() as u64;
+    let mut silence = Silence::default();
     for (id, done) in ids.into_iter().zip(0..) {
         reading.tell(Phase::Asking, done, Some(total));
         let base = (reading.head)();
         let asked = if id.is_askable() {
-            reading.session.get(reading.source.resource, &id).await?
+            let answer = reading.session.get(reading.source.resource, &id).await;
+            silence.note(answer.is_ok());
+            match answer {
+                Err(error) if error.is_cancelled() || silence.is_long() => {
+                    return Err(error.into());
+                }
+                // One that is never answered for costs itself alone (promise P9).
+                Err(error) => Asked::Unclear(error.to_string()),
+                Ok(asked) => asked,
+            }
         } else {
             Asked::Unclear("this id cannot be asked for".to_owned())
         };
