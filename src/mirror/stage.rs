@@ -104,6 +104,8 @@ pub(super) struct Horizon {
     /// The earliest stamp that an incremental sync may ask for from then on: who has an older one is read by full syncs only.
     /// `None`: there can be no incremental sync.
     pub(super) recent_from: Option<Timestamp>,
+    /// The id given to a sync last: that of this sync is higher.
+    pub(super) sync_id: i64,
     /// The highest rowid of `users`: rowids only grow, so this tells who was known. Rowids stay what they are unless
     /// somebody runs VACUUM on the mirror during a crawl; that confuses who was seen, and so at worst asks for living
     /// users by id, or leaves a leaver to the next full sync.
@@ -116,7 +118,7 @@ pub(super) struct Horizon {
 const CACHED_STATEMENTS: usize = 32;
 
 /// Changes with the tables below.
-const STAGE_VERSION: i64 = 4;
+const STAGE_VERSION: i64 = 5;
 
 const TABLES: &str = "
     CREATE TABLE stage (
@@ -127,6 +129,7 @@ const TABLES: &str = "
         started_at   TEXT    NOT NULL,
         base_seq     INTEGER NOT NULL,
         base_tx      INTEGER NOT NULL,
+        sync_id      INTEGER NOT NULL,
         recent_from  TEXT,
         max_rowid    INTEGER NOT NULL,
         position     TEXT,
@@ -211,8 +214,8 @@ impl Stage {
         conn.execute_batch(holding::TABLE)?;
         conn.pragma_update(None, "user_version", STAGE_VERSION)?;
         conn.execute(
-            "INSERT INTO stage (instance, resource, mode, fits, started_at, base_seq, base_tx, recent_from, max_rowid)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO stage (instance, resource, mode, fits, started_at, base_seq, base_tx, recent_from, max_rowid, sync_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 key.instance.as_str(),
                 key.resource.as_str(),
@@ -222,7 +225,8 @@ impl Stage {
                 horizon.base.seq,
                 horizon.base.tx,
                 horizon.recent_from.map(|at| at.to_string()),
-                horizon.max_rowid
+                horizon.max_rowid,
+                horizon.sync_id
             ],
         )?;
         Ok(Self {
@@ -257,7 +261,7 @@ impl Stage {
         }
         let found = conn
             .query_row(
-                "SELECT started_at, base_seq, base_tx, recent_from, max_rowid, position, distinct_ids FROM stage
+                "SELECT started_at, base_seq, base_tx, recent_from, max_rowid, position, distinct_ids, sync_id FROM stage
                  WHERE instance = ?1 AND resource = ?2 AND mode = ?3 AND fits = ?4 AND position IS NOT NULL",
                 params![
                     key.instance.as_str(),
@@ -273,6 +277,7 @@ impl Stage {
                         },
                         recent_from: time(row, 3)?,
                         max_rowid: row.get(4)?,
+                        sync_id: row.get(7)?,
                         nobody: false,
                     };
                     Ok((time(row, 0)?, horizon, row.get(5)?, count(row, 6)?))
@@ -290,6 +295,7 @@ impl Stage {
             || horizon.base.seq > today.base.seq
             || horizon.base.tx > today.base.tx
             || horizon.max_rowid > today.max_rowid
+            || Self::has_ended(reader, key, horizon.sync_id)?
         {
             return Ok(None);
         }
@@ -329,6 +335,23 @@ impl Stage {
             started_at,
         };
         Ok(Some((stage, interrupted)))
+    }
+
+    /// Whether the sync of this stage has come to its end, and was killed before it could remove it: what it saw is applied, and
+    /// says nothing of those who left since.
+    fn has_ended(reader: &Reader, key: &StageKey, since: i64) -> Result<bool, Error> {
+        Ok(reader
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM syncs
+                 WHERE id > ?4 AND instance = ?1 AND resource = ?2 AND mode = ?3 AND outcome = 'succeeded'",
+            )?
+            .exists(params![
+                key.instance.as_str(),
+                key.resource.as_str(),
+                key.mode.as_str(),
+                since
+            ])?)
     }
 
     /// Where the mirror stood at the crawl's start (of the first attempt).
@@ -412,9 +435,18 @@ impl Horizon {
                 .query_row("SELECT coalesce(max(rowid), 0) FROM users", [], |row| {
                     row.get(0)
                 })?;
+        let sync_id = reader
+            .conn
+            .query_row(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'syncs'",
+                [],
+                |row| row.get(0),
+            )
+            .optional()?;
         Ok(Self {
             base,
             recent_from,
+            sync_id: sync_id.unwrap_or(0),
             max_rowid,
             nobody: !knows_anybody(reader, instance, max_rowid)?,
         })
@@ -558,6 +590,28 @@ mod tests {
             .filter(|name| name.contains("stage"))
             .collect();
         assert_eq!(left, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_was_applied_and_not_removed_is_no_crawl_to_go_on_with() {
+        let mut world = World::new().await;
+        let everybody = [titled("a", "Agent"), titled("b", "Boss")];
+        world.sync(&everybody).await;
+        let (full, now) = (key(Mode::Full), world.now);
+        let (mut stage, _) = world.open(&full, now);
+        world.crawl(&mut stage, &everybody);
+        stage.checkpoint("the end").unwrap();
+        drop(stage);
+        assert!(world.open(&full, now).1.is_some());
+        // It is applied; of another mode a sync says nothing.
+        let incremental = How {
+            mode: Mode::Incremental,
+            ..FULL
+        };
+        world.sync_as(incremental, &everybody).await;
+        assert!(world.open(&full, world.now).1.is_some());
+        world.sync(&everybody).await;
+        assert!(world.open(&full, world.now).1.is_none());
     }
 
     #[tokio::test]
