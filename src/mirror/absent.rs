@@ -317,7 +317,7 @@ fn number(shares: Shares) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, World, complete, id, proof, user};
+    use super::super::testing::{INCREMENTAL, World, complete, id, proof, user};
     use super::*;
     use crate::model::{Mode, Row};
 
@@ -460,12 +460,8 @@ mod tests {
         let mut stage = world.stage(Mode::Full);
         world.page(&mut stage, &[a]);
         let touched = placed("b", false, ["", "", ""]);
-        let incremental = How {
-            mode: Mode::Incremental,
-            ..FULL
-        };
         world
-            .sync_as(incremental, &[touched, placed("n", true, ["", "", ""])])
+            .sync_as(INCREMENTAL, &[touched, placed("n", true, ["", "", ""])])
             .await;
         let answer = crate::reconcile::decode::decode(super::super::testing::USER, &c).unwrap();
         stage.put_asked(world.mirror.base(), answer).unwrap();

@@ -9,11 +9,10 @@ use super::due::{Due, Known, Lookup};
 use super::error::Error;
 use super::gate::{Gate, Passed};
 use super::holding::Left;
-use super::read::Reader;
-use super::record::{self, IN_PART, Pen};
+use super::record::{IN_PART, Pen};
 use super::stage::Stage;
 use super::staged::{StagedRow, Which};
-use crate::model::{ChangeRecord, Kind, Mode, ResourceId, ResourceType};
+use crate::model::{Kind, Mode, ResourceId, ResourceType};
 use crate::reconcile::mapping::MappingError;
 
 pub use super::gate::{Planned, Treatment, Watch};
@@ -164,67 +163,6 @@ impl<'a> Writer<'a> {
 /// Staged resources that do not map, and why.
 type Unmappable = Vec<(ResourceId, MappingError)>;
 
-/// One line of a plan.
-#[derive(Clone, Copy, Debug)]
-pub enum Planning<'a> {
-    /// The sync would write this record.
-    Write(&'a ChangeRecord),
-    /// The sync would hold this change.
-    Hold(Held<'a>),
-}
-
-/// A change that a sync would hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Held<'a> {
-    /// What would be written, were it not held.
-    pub record: &'a ChangeRecord,
-    /// The path at which the mirror would keep the old value.
-    pub path: &'a str,
-    /// Which guard.
-    pub guard: &'static str,
-    /// The attribute of a blanking.
-    pub attribute: Option<&'a str>,
-    /// The limit that is exceeded, for people.
-    pub limit_text: &'a str,
-}
-
-/// The plan of a sync: every record it would write now and every change it would hold, in the order of
-/// ids, handed one by one to `each`.
-///
-/// # Errors
-/// Of the databases.
-pub fn plan(
-    stage: &Stage,
-    reader: &Reader,
-    watch: &Watch,
-    treatment: &Treatment,
-    each: &mut dyn FnMut(Planning<'_>),
-) -> Result<(), Error> {
-    // One moment of the mirror for the whole plan.
-    let _snapshot = reader.conn.unchecked_transaction()?;
-    let observed_at = record::observed_at(&reader.conn, watch.now)?;
-    let mut lookup = Lookup::new(&reader.conn, watch, observed_at, stage)?;
-    let mut gate = Gate::new(&reader.conn, watch, treatment, 0)?;
-    stage.each_staged(Which::After(None), &mut |staged| {
-        let id = staged.id.clone();
-        let (_, due) = lookup.due(staged)?;
-        let passed = gate.pass(&mut lookup, &id, due)?;
-        if let Due::Record(due, _) = &passed.due {
-            each(Planning::Write(&due.0));
-        }
-        for kept in &passed.kept {
-            each(Planning::Hold(Held {
-                record: &kept.record,
-                path: &kept.path,
-                guard: kept.guard,
-                attribute: kept.attribute.as_deref(),
-                limit_text: &kept.limit_text,
-            }));
-        }
-        Ok(ControlFlow::Continue(()))
-    })
-}
-
 /// `feed.last_seq`.
 pub(super) fn last_seq(conn: &Connection) -> Result<i64, Error> {
     Ok(conn
@@ -323,16 +261,12 @@ mod tests {
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
-    use super::super::testing::{FULL, How, World, complete, id, proof, titled, user};
+    use super::super::plan::{Planning, plan};
+    use super::super::testing::{FULL, How, INCREMENTAL, World, complete, id, proof, titled, user};
     use super::super::trim::TrimOptions;
     use super::*;
     use crate::model::{Kind, Mode, Row};
     use crate::reconcile::decode::decode;
-
-    const INCREMENTAL: How = How {
-        mode: Mode::Incremental,
-        ..FULL
-    };
 
     /// Everything but what says when a sync last came to its end.
     fn content(world: &World) -> BTreeMap<String, Vec<Vec<Value>>> {

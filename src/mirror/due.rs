@@ -280,16 +280,11 @@ pub(super) fn mapped(record: ChangeRecord, fingerprint: Option<Fingerprint>) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, World, id, user};
+    use super::super::testing::{FULL, INCREMENTAL, World, id, user};
     use super::*;
     use crate::model::{Base, Row};
     use crate::reconcile::decode::decode;
     use crate::reconcile::guard::{Limits, WindowLimit};
-
-    const INCREMENTAL: How = How {
-        mode: Mode::Incremental,
-        ..FULL
-    };
 
     /// Somebody as he was on a day of January.
     fn on(day: u8, active: bool) -> Row {

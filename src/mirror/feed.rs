@@ -148,7 +148,7 @@ fn change(row: &Row<'_>) -> rusqlite::Result<ChangeRow> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, World, plan_of, titled};
+    use super::super::testing::{FULL, INCREMENTAL, World, plan_of, titled};
     use super::*;
     use crate::model::Mode;
 
@@ -166,12 +166,8 @@ mod tests {
         let mut stage = world.stage_of("globex", Mode::Full);
         world.page(&mut stage, &[titled("g", "1")]);
         world.apply(stage, FULL).await;
-        let incremental = How {
-            mode: Mode::Incremental,
-            ..FULL
-        };
         world
-            .sync_as(incremental, &[titled("a", "2"), titled("c", "1")])
+            .sync_as(INCREMENTAL, &[titled("a", "2"), titled("c", "1")])
             .await;
 
         let reader = world.reader();

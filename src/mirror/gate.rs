@@ -445,15 +445,12 @@ mod tests {
 
     use jiff::SignedDuration;
 
-    use super::super::testing::{FULL, How, World, id, name, proof, strict, time, titled, user};
+    use super::super::testing::{
+        FULL, How, INCREMENTAL, World, id, name, proof, strict, time, titled, user,
+    };
     use super::*;
     use crate::model::{Mode, Row};
     use crate::reconcile::guard::WindowLimit;
-
-    const INCREMENTAL: How = How {
-        mode: Mode::Incremental,
-        ..FULL
-    };
 
     const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 

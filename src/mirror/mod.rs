@@ -5,6 +5,7 @@
 //! thread of our own.
 
 pub mod apply;
+pub mod plan;
 pub mod stage;
 pub mod trim;
 

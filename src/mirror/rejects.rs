@@ -152,14 +152,9 @@ impl Source<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, World, take, titled, user};
+    use super::super::testing::{FULL, INCREMENTAL, World, take, titled, user};
     use super::*;
     use crate::model::{Page, Row};
-
-    const INCREMENTAL: How = How {
-        mode: Mode::Incremental,
-        ..FULL
-    };
 
     fn nonsense(id: &str) -> Row {
         user(id, "2026-01-01T00:00:00Z", r#","active":5"#)

@@ -491,7 +491,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Mirror;
-    use super::super::testing::{FULL, How, World, complete, id, key, titled, user};
+    use super::super::testing::{FULL, INCREMENTAL, World, complete, id, key, titled, user};
     use super::*;
     use crate::model::{PageReport, Row};
 
@@ -530,15 +530,7 @@ mod tests {
         assert_eq!((stage.distinct(), stage.base().seq), (2, 2));
         drop(stage);
         // What another sync does meanwhile does not move the horizon.
-        world
-            .sync_as(
-                How {
-                    mode: Mode::Incremental,
-                    ..FULL
-                },
-                &[titled("c", "Clerk")],
-            )
-            .await;
+        world.sync_as(INCREMENTAL, &[titled("c", "Clerk")]).await;
         assert_eq!(world.open(&full, now).0.base().seq, 2);
 
         let conn = Connection::open(world.stage_path()).unwrap();
@@ -604,11 +596,7 @@ mod tests {
         drop(stage);
         assert!(world.open(&full, now).1.is_some());
         // It is applied; of another mode a sync says nothing.
-        let incremental = How {
-            mode: Mode::Incremental,
-            ..FULL
-        };
-        world.sync_as(incremental, &everybody).await;
+        world.sync_as(INCREMENTAL, &everybody).await;
         assert!(world.open(&full, world.now).1.is_some());
         world.sync(&everybody).await;
         assert!(world.open(&full, world.now).1.is_none());
@@ -656,15 +644,7 @@ mod tests {
         let new = titled("n", "New");
         let (mut before, mut after) = (world.stage(Mode::Full), world.stage(Mode::Full));
         world.page(&mut before, std::slice::from_ref(&new));
-        world
-            .sync_as(
-                How {
-                    mode: Mode::Incremental,
-                    ..FULL
-                },
-                std::slice::from_ref(&new),
-            )
-            .await;
+        world.sync_as(INCREMENTAL, std::slice::from_ref(&new)).await;
         for stage in [&mut before, &mut after] {
             for _ in 0..2 {
                 world.page(stage, &[new.clone(), titled("a", "Agent")]);

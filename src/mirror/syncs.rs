@@ -352,7 +352,7 @@ pub(super) fn known_instance(rows: usize, instance: &InstanceName) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, World, name, pin, sync_row, time, titled};
+    use super::super::testing::{FULL, How, INCREMENTAL, World, name, pin, sync_row, time, titled};
     use super::*;
     use crate::model::Obeyed;
 
@@ -470,10 +470,6 @@ mod tests {
     #[tokio::test]
     async fn an_incremental_sync_that_sees_nobody_ends_no_trouble() {
         let mut world = World::new().await;
-        let incremental = How {
-            mode: Mode::Incremental,
-            ..FULL
-        };
         let states = async |world: &mut World, rows: &[crate::model::Row]| {
             let now = world.now;
             let failed = world.mirror.write(move |writer| {
@@ -484,7 +480,7 @@ mod tests {
                 writer.fail(&row, None)
             });
             failed.await.unwrap();
-            world.sync_as(incremental, rows).await;
+            world.sync_as(INCREMENTAL, rows).await;
             world.ask::<String>("SELECT state || ' ' || consecutive_failures FROM instances")
         };
         assert_eq!(states(&mut world, &[]).await, "failing 1");

@@ -45,6 +45,11 @@ pub(super) const FULL: How = How {
     transactions: usize::MAX,
 };
 
+pub(super) const INCREMENTAL: How = How {
+    mode: Mode::Incremental,
+    ..FULL
+};
+
 /// Guards that hold more than two.
 pub(super) fn strict() -> Limits {
     let limit = WindowLimit {

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::mirror::apply::{Held, Opened, Planning, SyncRow, Treatment};
+use crate::mirror::apply::{Opened, SyncRow, Treatment};
+use crate::mirror::plan::{Held, Planning, plan};
 use crate::mirror::{self, Mirror, Reader};
 use crate::model::{Capabilities, Doubt, InstanceName, Kind, Mode, Outcome, ResourceType, Trigger};
 use crate::reconcile::guard::Limits;
@@ -192,7 +193,7 @@ pub async fn dry_run(
             planned.count(planning);
             each(planning);
         };
-        mirror::apply::plan(&stage, &reader, &watch, &treatment, &mut each)?;
+        plan(&stage, &reader, &watch, &treatment, &mut each)?;
         stage.remove()?;
         Ok(planned)
     })

@@ -12,7 +12,7 @@ use super::{Context, Phase, Progress, RESUME_MAX_AGE, Source, absent, settle};
 use crate::mirror::Reader;
 use crate::mirror::apply::{Planned, Treatment, Watch};
 use crate::mirror::read::SourceRow;
-use crate::mirror::stage::{Stage, StageKey};
+use crate::mirror::stage::{Interrupted, Stage, StageKey};
 use crate::model::{Capabilities, Certificate, Mode, Page, PageReport, ResourceType};
 use crate::reconcile;
 use crate::scim::client::Session;
@@ -78,20 +78,7 @@ impl Reading {
     pub async fn read(&self, reader: Reader) -> Result<Read, Error> {
         let probed = self.probe().await?;
         let capabilities = probed.as_ref().unwrap_or(&self.before.capabilities).clone();
-        let key = self.stage_key();
-        let (path, now) = (self.stage_path.clone(), self.context.clock.now());
-        let recent_from = self.incremental_from();
-        let (reader, (stage, interrupted)) = with(reader, move |reader| {
-            Stage::open(
-                path.as_deref(),
-                &key,
-                reader,
-                recent_from,
-                now,
-                RESUME_MAX_AGE,
-            )
-        })
-        .await?;
+        let (reader, (stage, interrupted)) = with(reader, self.stage_opener()).await?;
         let resume = interrupted.and_then(|left| CrawlPosition::parse(&left.position).ok());
         let (stage, reader) = if resume.is_none() && stage.distinct() > 0 {
             self.afresh(stage, reader).await?
@@ -297,21 +284,27 @@ impl Reading {
         }
     }
 
-    /// Throws a stage away whose crawl cannot go on, and opens an empty one.
-    async fn afresh(&self, stage: Stage, reader: Reader) -> Result<(Stage, Reader), Error> {
+    /// Opens the stage of this sync, for a thread that waits for the disk.
+    fn stage_opener(
+        &self,
+    ) -> impl FnOnce(&Reader) -> Result<(Stage, Option<Interrupted>), crate::mirror::Error>
+    + Send
+    + 'static {
         let key = self.stage_key();
         let (path, now) = (self.stage_path.clone(), self.context.clock.now());
         let recent_from = self.incremental_from();
+        move |reader| {
+            let path = path.as_deref();
+            Stage::open(path, &key, reader, recent_from, now, RESUME_MAX_AGE)
+        }
+    }
+
+    /// Throws a stage away whose crawl cannot go on, and opens an empty one.
+    async fn afresh(&self, stage: Stage, reader: Reader) -> Result<(Stage, Reader), Error> {
+        let open = self.stage_opener();
         let (reader, (stage, _)) = with(reader, move |reader| {
             stage.remove()?;
-            Stage::open(
-                path.as_deref(),
-                &key,
-                reader,
-                recent_from,
-                now,
-                RESUME_MAX_AGE,
-            )
+            open(reader)
         })
         .await?;
         Ok((stage, reader))

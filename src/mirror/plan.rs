@@ -1,0 +1,73 @@
+//! What a sync would write and hold: the steps of applying, without a writer. A dry run ends here.
+
+use std::ops::ControlFlow;
+
+use super::due::{Due, Lookup};
+use super::error::Error;
+use super::gate::{Gate, Treatment, Watch};
+use super::read::Reader;
+use super::record;
+use super::stage::Stage;
+use super::staged::Which;
+use crate::model::ChangeRecord;
+
+/// One line of a plan.
+#[derive(Clone, Copy, Debug)]
+pub enum Planning<'a> {
+    /// The sync would write this record.
+    Write(&'a ChangeRecord),
+    /// The sync would hold this change.
+    Hold(Held<'a>),
+}
+
+/// A change that a sync would hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// What would be written, were it not held.
+    pub record: &'a ChangeRecord,
+    /// The path at which the mirror would keep the old value.
+    pub path: &'a str,
+    /// Which guard.
+    pub guard: &'static str,
+    /// The attribute of a blanking.
+    pub attribute: Option<&'a str>,
+    /// The limit that is exceeded, for people.
+    pub limit_text: &'a str,
+}
+
+/// The plan of a sync: every record it would write now and every change it would hold, in the order of
+/// ids, handed one by one to `each`.
+///
+/// # Errors
+/// Of the databases.
+pub fn plan(
+    stage: &Stage,
+    reader: &Reader,
+    watch: &Watch,
+    treatment: &Treatment,
+    each: &mut dyn FnMut(Planning<'_>),
+) -> Result<(), Error> {
+    // One moment of the mirror for the whole plan.
+    let _snapshot = reader.conn.unchecked_transaction()?;
+    let observed_at = record::observed_at(&reader.conn, watch.now)?;
+    let mut lookup = Lookup::new(&reader.conn, watch, observed_at, stage)?;
+    let mut gate = Gate::new(&reader.conn, watch, treatment, 0)?;
+    stage.each_staged(Which::After(None), &mut |staged| {
+        let id = staged.id.clone();
+        let (_, due) = lookup.due(staged)?;
+        let passed = gate.pass(&mut lookup, &id, due)?;
+        if let Due::Record(due, _) = &passed.due {
+            each(Planning::Write(&due.0));
+        }
+        for kept in &passed.kept {
+            each(Planning::Hold(Held {
+                record: &kept.record,
+                path: &kept.path,
+                guard: kept.guard,
+                attribute: kept.attribute.as_deref(),
+                limit_text: &kept.limit_text,
+            }));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}
