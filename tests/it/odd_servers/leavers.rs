@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::directory::{Directory, sys_id};
 use super::scim::{Odd, WELL_BEHAVED};
+use super::server::Answer;
 use super::{HIRED, LEAVER, N_USERS, World};
 use crate::harness::{files, text, untouched};
 
@@ -34,6 +35,36 @@ fn leavers_of_one_day_all_go() {
                 .any(|asked| asked.ends_with(&target))
         );
     }
+    world.home.verify();
+}
+
+/// The platform fails whenever it is asked for one of them, for ever: he stays, and hides nobody behind him.
+#[test]
+fn a_leaver_about_whom_there_is_no_answer_hides_no_other() {
+    let world = with_baseline();
+    for n in 10..15 {
+        world.leave(n);
+    }
+    let unlucky = (10..15).map(sys_id).min().expect("five of them");
+    world.server.turn(Odd {
+        one: |answer, request| {
+            let unlucky = (10..15).map(sys_id).min();
+            if request.id == unlucky {
+                *answer = Answer::platform_error(500, "Internal error");
+            }
+        },
+        ..WELL_BEHAVED
+    });
+    let ran = world.full_until_complete();
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let gone = "SELECT id FROM changes WHERE reason = 'gone'";
+    let gone: BTreeSet<String> = world.home.list(gone).into_iter().collect();
+    let others: BTreeSet<String> = (10..15).map(sys_id).filter(|id| *id != unlucky).collect();
+    assert_eq!(gone, others);
+
+    world.server.turn(WELL_BEHAVED);
+    let ran = world.full_until_complete();
+    world.equals_the_directory(&ran);
     world.home.verify();
 }
 
