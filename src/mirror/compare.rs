@@ -34,14 +34,18 @@ const USERS: &str = "
 
 impl Stage {
     /// Compares a page with the stored fingerprints: marks what is unchanged as seen and returns the
-    /// places in `page.rows` of everything else, which the caller decodes and puts.
+    /// places in `page.rows` of everything else, which the caller decodes and puts. In an incremental sync that is all of
+    /// them: applied, each tells a full one beside it that it was read since (promise P6), and they are few.
     ///
     /// # Errors
     /// Of the databases.
     pub fn compare(&mut self, reader: &Reader, page: &Page) -> Result<Vec<usize>, Error> {
         let rows = &page.rows;
+        if self.key.mode == Mode::Incremental {
+            return Ok((0..rows.len()).collect());
+        }
         let ascending = rows.is_sorted_by(|one, next| one.id < next.id);
-        let merged = if ascending && self.key.mode == Mode::Full {
+        let merged = if ascending {
             self.merge(reader, rows)?
         } else {
             None

@@ -14,7 +14,7 @@ use super::read::Reader;
 use super::stage::{Stage, Staged};
 use super::staged::{StagedRow, Which};
 use crate::model::{
-    ChangeRecord, Fingerprint, Mode, Proof, ResourceId, ResourceType, State, UserColumns,
+    ChangeRecord, Fingerprint, Proof, ResourceId, ResourceType, State, UserColumns,
 };
 use crate::reconcile::mapping::{MappingError, user_columns};
 use crate::reconcile::{diff, event};
@@ -32,7 +32,7 @@ pub(super) struct Known {
 }
 
 /// What is due.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Due {
     /// No record: the mirror holds the same content. The fingerprint may be another one.
     Nothing(Fingerprint),
@@ -68,16 +68,6 @@ pub(super) struct Lookup<'a> {
     has_baseline: bool,
     /// The time of the records to be.
     observed_at: Timestamp,
-    view: View,
-}
-
-/// What a sync goes by to tell whether what it read may be old.
-#[derive(Clone, Copy)]
-struct View {
-    /// [`Stage::tx_of_others`].
-    others_tx: i64,
-    /// Who has an older stamp cannot have been read by an incremental sync meanwhile.
-    recent_from: Option<Timestamp>,
     /// Whether stamps that went back are no reason to doubt: another directory has others.
     takes_over: bool,
 }
@@ -100,7 +90,7 @@ impl<'a> Lookup<'a> {
             resource: watch.resource,
             has_baseline: watch.baseline_at.is_some(),
             observed_at,
-            view: View::of(stage, mirror)?,
+            takes_over: stage.takes_over,
         })
     }
 
@@ -156,7 +146,7 @@ impl<'a> Lookup<'a> {
 
     fn beside(&self, known: Known, state: State, staged: StagedRow) -> Due {
         let was_read_since = known.was_read_since(&staged);
-        let doubtful = known.is_doubted_by(&staged, self.view);
+        let doubtful = known.is_doubted_by(&staged, self.takes_over);
         match staged.staged {
             Staged::Seen(arrived) => {
                 let fingerprint = arrived.fingerprint;
@@ -186,42 +176,17 @@ impl<'a> Lookup<'a> {
     }
 }
 
-impl View {
-    fn of(stage: &Stage, mirror: &Connection) -> Result<Self, Error> {
-        Ok(Self {
-            others_tx: stage.tx_of_others(mirror)?,
-            // An incremental crawl is over before much can come and go.
-            recent_from: stage
-                .horizon
-                .recent_from
-                .filter(|_| stage.key.mode == Mode::Full),
-            takes_over: stage.takes_over,
-        })
-    }
-}
-
 impl Known {
-    /// Whether another sync has read the resource after this one asked for it (promise P6): it found a change, or another
-    /// spelling of what the mirror had.
+    /// Whether another sync has read the resource after this one asked for it (promise P6), and found a change, another
+    /// spelling, or in an incremental sync also just what the mirror had.
     fn was_read_since(&self, staged: &StagedRow) -> bool {
         self.changed_seq > staged.base.seq || self.tx > staged.base.tx
     }
 
-    /// Whether an incremental sync may have read the resource during this crawl and found exactly what the mirror had, which
-    /// leaves no trace: what was read here came and went, without moving the stamp, within its second, or with a stamp that
-    /// was put back. Between an answer about this one id and its being applied there is no time for that.
-    fn may_have_been_read_since(staged: &StagedRow, view: View) -> bool {
-        let is_recent = |from: Timestamp| match &staged.staged {
-            Staged::Seen(arrived) => arrived.modified_at.is_none_or(|stamp| stamp >= from),
-            Staged::Gone(_) | Staged::Absent => false,
-        };
-        !staged.asked && view.others_tx > staged.base.tx && view.recent_from.is_some_and(is_recent)
-    }
-
     /// Whether the stamp went back, as behind a lagging node.
-    fn went_back(&self, staged: &StagedRow, view: View) -> bool {
+    fn went_back(&self, staged: &StagedRow) -> bool {
         match &staged.staged {
-            Staged::Seen(arrived) if !staged.asked && !view.takes_over => arrived
+            Staged::Seen(arrived) if !staged.asked => arrived
                 .modified_at
                 .zip(self.modified_at)
                 .is_some_and(|(arrived, known)| arrived < known),
@@ -230,10 +195,8 @@ impl Known {
     }
 
     /// Whether what was read may be older than what the mirror has, or than what another sync found it to be.
-    fn is_doubted_by(&self, staged: &StagedRow, view: View) -> bool {
-        self.was_read_since(staged)
-            || self.went_back(staged, view)
-            || Self::may_have_been_read_since(staged, view)
+    fn is_doubted_by(&self, staged: &StagedRow, takes_over: bool) -> bool {
+        self.was_read_since(staged) || !takes_over && self.went_back(staged)
     }
 }
 
@@ -251,13 +214,13 @@ impl Stage {
             // Baseline and time say how a record would look, not whether there is one.
             has_baseline: true,
             observed_at: Timestamp::UNIX_EPOCH,
-            view: View::of(self, &reader.conn)?,
+            takes_over: self.takes_over,
         };
         let head = apply::last_seq(&reader.conn)?;
         let mut doubtful = Vec::new();
         self.each_staged(Which::MayBeDoubtful(head), &mut |staged| {
             if let Some((known, state)) = lookup.row(&staged.id)?
-                && known.is_doubted_by(&staged, lookup.view)
+                && known.is_doubted_by(&staged, self.takes_over)
             {
                 let id = staged.id.clone();
                 if matches!(lookup.beside(known, state, staged), Due::Doubtful) {
@@ -282,8 +245,7 @@ pub(super) fn mapped(record: ChangeRecord, fingerprint: Option<Fingerprint>) -> 
 mod tests {
     use super::super::testing::{FULL, INCREMENTAL, World, id, user};
     use super::*;
-    use crate::model::{Base, Row};
-    use crate::reconcile::decode::decode;
+    use crate::model::{Base, Mode, Row};
     use crate::reconcile::guard::{Limits, WindowLimit};
 
     /// Somebody as he was on a day of January.
@@ -302,7 +264,6 @@ mod tests {
         /// A full sync whose request was sent at `base`, and answered now.
         fn answered(&self, base: Base, row: Row) -> Stage {
             let mut stage = self.stage(Mode::Full);
-            stage.horizon.recent_from = Some(Timestamp::UNIX_EPOCH);
             self.page_asked_at(&mut stage, base, &[row]);
             stage
         }
@@ -354,33 +315,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_doubted_for_what_others_cannot_have_read() {
+    async fn nobody_is_doubted_whom_others_did_not_read() {
         let mut world = World::of(on(1, true)).await;
         let base = world.mirror.base();
         world.sync_as(INCREMENTAL, &[]).await;
-        // An incremental sync does not ask for old stamps.
-        let mut stage = world.answered(base, on(1, false));
-        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
-        stage.horizon.recent_from = on(2, true).modified_at;
+        let stage = world.answered(base, on(2, false));
         assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
-        // Without a watermark there are none.
-        stage.horizon.recent_from = None;
+        // A full sync that finds nothing new leaves no trace, so that it need not write.
+        world.sync_as(FULL, &[on(1, true)]).await;
         assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
     }
 
     #[tokio::test]
-    async fn what_was_asked_for_by_itself_or_not_seen_is_not_doubted_for_its_stamp() {
+    async fn whoever_was_read_alive_since_the_question_is_not_gone() {
         let mut world = World::of(on(1, true)).await;
-        let base = world.mirror.base();
-        let mut stage = world.answered(base, on(2, false));
+        let mut stage = world.stage(Mode::Full);
+        world.prove_gone(&mut stage, Mode::Full);
+        // Byte for byte as the mirror has him.
         world.sync_as(INCREMENTAL, &[on(1, true)]).await;
-        assert_eq!(stage.doubtful(&world.reader()).unwrap(), [id("a")]);
-        let answer = decode(ResourceType::User, &on(2, false)).unwrap();
-        stage.put_asked(base, answer).unwrap();
-        assert_eq!(stage.doubtful(&world.reader()).unwrap(), []);
-        // Whom a crawl did not see is held, however young his stamp.
+        assert_eq!(world.apply(stage, FULL).await[0].deactivated, 0);
+        assert!(world.ask::<bool>("SELECT active FROM users"));
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
+    async fn whom_a_crawl_did_not_see_is_held_however_young_his_stamp() {
+        let mut world = World::of(on(1, true)).await;
         let mut unseen = world.stage(Mode::Full);
-        unseen.horizon.recent_from = Some(Timestamp::UNIX_EPOCH);
         unseen.put_absent(unseen.base(), &id("a")).unwrap();
         world.sync_as(INCREMENTAL, &[]).await;
         world.limits.deactivations = WindowLimit {

@@ -177,7 +177,7 @@ impl<'a> Gate<'a> {
             Treatment::Guarded(_) => self.guard(lookup, id, due, None),
             Treatment::Approved(hold_id) => self.guard(lookup, id, due, Some(*hold_id)),
             Treatment::TakenOver(hold_id) => Ok(taken_over(due, *hold_id)),
-            Treatment::HeldWhole(why) => Ok(held_whole(due, why)),
+            Treatment::HeldWhole(why) => self.held_whole(lookup, id, due, why),
             Treatment::Left => Ok(Due::Void.into()),
         }
     }
@@ -193,9 +193,8 @@ impl<'a> Gate<'a> {
             return Ok(due.into());
         }
         let open = self.holds.of_user(id)?;
-        let concerns = due.record().map_or_else(Vec::new, |record| {
-            guard::concerns(record.kind, record.changed.as_deref())
-        });
+        let concerns = concerns_of(&due);
+        let mut released = None;
         let mut passed = Passed::from(due);
         let is_unproved = matches!(passed.due, Due::Unproved(_));
         let is_gone = passed
@@ -209,6 +208,7 @@ impl<'a> Gate<'a> {
                 && Some(*hold_id) == approved
             {
                 passed.hold_id = approved;
+                released = Some(concern);
                 continue;
             }
             let refused = match (held, approved) {
@@ -242,19 +242,70 @@ impl<'a> Gate<'a> {
             paths.push(path);
         }
         if !paths.is_empty() {
-            passed.due = self.without(lookup, id, passed.due, &paths)?;
+            let mut rest = self.without(lookup, id, &passed.due, &paths)?;
+            let is_told = |concern| {
+                rest.record()
+                    .is_some_and(|rest| guard::tells(rest, concern))
+            };
+            if let Some(concern) = released.filter(|concern| !is_told(concern)) {
+                // Another hold keeps the whole list that it is part of: it stays with that.
+                passed.hold_id = None;
+                paths.push(concern.path(is_gone));
+                rest = self.without(lookup, id, &passed.due, &paths)?;
+            }
+            passed.due = rest;
         } else if is_unproved
             // A person's word about another change is no part of the proof: a full sync has to find it.
             || approved.is_some() && passed.hold_id.is_none() && is_gone
         {
             passed.due = Due::Void;
         }
-        // Who is not shown, and is not gone either, may come back as he was.
-        if !is_gone || matches!(passed.due, Due::Record(..)) {
-            let left = open.iter().filter(|(_, held)| !concerns.contains(held));
-            passed.resolved = left.map(|(hold_id, _)| *hold_id).collect();
-        }
+        // Who is not shown, and is not gone either, may come back as he was: he stays in all holds but the one that a person
+        // approved.
+        let is_settled = !is_gone || matches!(passed.due, Due::Record(..));
+        let left = open.iter().filter(|(hold_id, held)| {
+            !concerns.contains(held) && (is_settled || Some(*hold_id) == approved)
+        });
+        passed.resolved = left.map(|(hold_id, _)| *hold_id).collect();
         Ok(passed)
+    }
+
+    /// All of it is held, unless an open hold has all of it already.
+    fn held_whole(
+        &self,
+        lookup: &mut Lookup<'_>,
+        id: &ResourceId,
+        due: Due,
+        why: &str,
+    ) -> Result<Passed, Error> {
+        let (Due::Record(one, _) | Due::Unproved(one)) = &due else {
+            return Ok(match due {
+                // Not even a new fingerprint: it is looked at again.
+                Due::Nothing(_) => Due::Void,
+                due => due,
+            }
+            .into());
+        };
+        let is_gone = one.0.reason == Reason::Gone;
+        let open = self.holds.of_user(id)?;
+        let paths: Vec<&str> = open
+            .iter()
+            .map(|(_, concern)| concern.path(is_gone))
+            .collect();
+        if !paths.is_empty() && matches!(self.without(lookup, id, &due, &paths)?, Due::Kept) {
+            return Ok(Due::Kept.into());
+        }
+        let kept = Kept {
+            guard: "source_changed",
+            attribute: None,
+            path: ALL.to_owned(),
+            limit_text: why.to_owned(),
+            record: one.0.clone(),
+        };
+        Ok(Passed {
+            kept: vec![kept],
+            ..Due::Kept.into()
+        })
     }
 
     /// What is due without the paths that are held.
@@ -262,13 +313,13 @@ impl<'a> Gate<'a> {
         &self,
         lookup: &mut Lookup<'_>,
         id: &ResourceId,
-        due: Due,
+        due: &Due,
         paths: &[&str],
     ) -> Result<Due, Error> {
         let Due::Record(due, _) = due else {
             return Ok(Due::Kept);
         };
-        let record = due.0;
+        let record = &due.0;
         if paths.contains(&ALL) {
             return Ok(Due::Kept);
         }
@@ -279,11 +330,11 @@ impl<'a> Gate<'a> {
         let canonical = keep::keep(resource, &before.canonical, &record.after.canonical, paths);
         let event = ChangeEvent {
             resource,
-            id: record.id,
+            id: record.id.clone(),
             before: Some(before),
             after: State {
                 canonical,
-                ..record.after
+                ..record.after.clone()
             },
             proof: None,
         };
@@ -314,23 +365,11 @@ fn taken_over(due: Due, hold_id: i64) -> Passed {
     }
 }
 
-fn held_whole(due: Due, why: &str) -> Passed {
-    let kept = match due {
-        Due::Record(due, _) | Due::Unproved(due) => Kept {
-            guard: "source_changed",
-            attribute: None,
-            path: ALL.to_owned(),
-            limit_text: why.to_owned(),
-            record: due.0,
-        },
-        // Not even a new fingerprint: it is looked at again.
-        Due::Nothing(_) => return Due::Void.into(),
-        due => return due.into(),
-    };
-    Passed {
-        kept: vec![kept],
-        ..Due::Kept.into()
-    }
+/// What a guard counts of what is due.
+fn concerns_of(due: &Due) -> Vec<Concern> {
+    due.record().map_or_else(Vec::new, |record| {
+        guard::concerns(record.kind, record.changed.as_deref())
+    })
 }
 
 /// What is held of the users of one source, by the guards that hold one path of a user.
@@ -445,11 +484,13 @@ mod tests {
 
     use jiff::SignedDuration;
 
+    use super::super::apply::Applied;
     use super::super::testing::{
         FULL, How, INCREMENTAL, World, id, name, proof, strict, time, titled, user,
     };
     use super::*;
     use crate::model::{Mode, Row};
+    use crate::reconcile::decode::decode;
     use crate::reconcile::guard::WindowLimit;
 
     const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -467,6 +508,25 @@ mod tests {
 
     fn inactive(id: &str, title: &str) -> Row {
         with(id, &format!(r#""active":false,"title":"{title}""#))
+    }
+
+    /// A person approves a hold, and the instance answers this of its users.
+    async fn approve(world: &mut World, hold_id: i64, answers: &[Row]) -> Applied {
+        let mut stage = world.stage(Mode::Incremental);
+        for row in answers {
+            let answer = decode(ResourceType::User, row).unwrap();
+            stage.put_asked(world.mirror.base(), answer).unwrap();
+        }
+        apply_as(world, stage, Treatment::Approved(hold_id)).await
+    }
+
+    async fn apply_as(world: &mut World, mut stage: Stage, treatment: Treatment) -> Applied {
+        let (mut batch, finish) = world.ending(&stage).await;
+        batch.treatment = treatment;
+        let written = world
+            .mirror
+            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish));
+        written.await.unwrap()
     }
 
     fn column(world: &World, sql: &str) -> String {
@@ -701,17 +761,7 @@ mod tests {
         let changed = ["a", "b", "c"].map(|id| inactive(id, "x"));
         world.sync_as(INCREMENTAL, &changed).await;
         assert_eq!(held(&world), "a:active b:active c:active");
-        let mut stage = world.stage(Mode::Incremental);
-        for row in &changed {
-            let answer = crate::reconcile::decode::decode(ResourceType::User, row).unwrap();
-            stage.put_asked(world.mirror.base(), answer).unwrap();
-        }
-        let (mut batch, finish) = world.ending(&stage).await;
-        batch.treatment = Treatment::Approved(1);
-        let written = world
-            .mirror
-            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish));
-        assert_eq!(written.await.unwrap().deactivated, 3);
+        assert_eq!(approve(&mut world, 1, &changed).await.deactivated, 3);
         // Two more pass as if those three had never been, and the third does not.
         let applied = world
             .sync_as(INCREMENTAL, &["d", "e"].map(|id| inactive(id, "x")))
@@ -894,6 +944,126 @@ mod tests {
         assert_eq!(world.difference(), None);
     }
 
+    /// Between two transactions of a full sync another one finds somebody gone whom the first has kept back.
+    #[tokio::test]
+    async fn whom_another_sync_found_gone_meanwhile_is_in_no_hold() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let mut stage = world.stage(Mode::Full);
+        world.crawl(&mut stage, &IDS.map(|id| inactive(id, "x")));
+        let (mut batch, finish) = world.ending(&stage).await;
+        batch.limit = 1;
+        let first_batch = (batch.clone(), finish.clone());
+        let written = world.mirror.write(move |writer| {
+            let first = writer.apply(&mut stage, &first_batch.0, None, &first_batch.1)?;
+            Ok((stage, first))
+        });
+        let (mut stage, first) = written.await.unwrap();
+        let mut other = world.stage(Mode::Incremental);
+        other
+            .put_gone(world.mirror.base(), &id("a"), &proof(world.now))
+            .unwrap();
+        world.limits = Limits::none();
+        assert_eq!(world.apply(other, INCREMENTAL).await[0].deactivated, 1);
+        batch.limit = 100;
+        let written = world.mirror.write(move |writer| {
+            writer.apply(&mut stage, &batch, first.next_after.as_ref(), &finish)
+        });
+        assert!(written.await.unwrap().finished);
+        assert_eq!(held(&world), "b:active c:active d:active e:active f:active");
+        assert_eq!(world.difference(), None);
+    }
+
+    /// They have the label of a reference in three spellings, lose one of them, and then all of it.
+    #[tokio::test]
+    async fn a_reference_is_held_and_released_as_a_whole() {
+        let urn = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
+        let managed = |manager: &str| IDS.map(|id| with(id, &format!(r#""{urn}":{{{manager}}}"#)));
+        let all = r#""manager":{"value":"m","displayName":"M","display":"M","name":"M"}"#;
+        let mut world = guarded(&managed(all)).await;
+        let fewer = r#""manager":{"value":"m","name":"M","display":"M"}"#;
+        world.sync(&managed(fewer)).await;
+        assert_eq!(held(&world), "");
+        let nobody = managed("");
+        world.sync(&nobody).await;
+        let paths = "SELECT DISTINCT path AS x FROM users_held";
+        assert_eq!(column(&world, paths), "manager");
+        assert_eq!(approve(&mut world, 1, &nobody).await.updated, 6);
+        assert_eq!(held(&world), "");
+        let left = "SELECT count(manager) + count(manager_id) + sum(attributes LIKE '%display%') FROM users";
+        assert_eq!(world.ask::<i64>(left), 0);
+        assert_eq!(world.difference(), None);
+    }
+
+    /// Nobody can prove that he is gone, and his title will never be asked for again.
+    #[tokio::test]
+    async fn who_is_not_shown_leaves_a_blanking_that_a_person_approves() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        world.sync(&IDS.map(|id| titled(id, ""))).await;
+        let mut stage = world.stage(Mode::Incremental);
+        stage.put_absent(world.mirror.base(), &id("a")).unwrap();
+        let head = world.mirror.head();
+        let applied = apply_as(&mut world, stage, Treatment::Approved(1)).await;
+        assert_eq!((applied.held, world.mirror.head()), (0, head));
+        assert_eq!(held(&world), "b:title c:title d:title e:title f:title");
+        let kept = "SELECT active AND title = 'x' FROM users WHERE id = 'a'";
+        assert!(world.ask::<bool>(kept));
+        // Shown again, it is news like any other.
+        assert_eq!(
+            world.sync(&IDS.map(|id| titled(id, ""))).await[0].updated,
+            1
+        );
+        assert_eq!(world.difference(), None);
+    }
+
+    /// Two holds of one list: one keeps the whole of it, so that the other cannot be released alone.
+    #[tokio::test]
+    async fn what_another_hold_keeps_is_not_released() {
+        let mails = |work: &str, home: &str| {
+            let one = |kind: &str, mail: &str| match mail {
+                "" => String::new(),
+                mail => format!(r#"{{"type":"{kind}","value":"{mail}"}}"#),
+            };
+            let both = [one("work", work), one("home", home)].join(",");
+            let both = both.trim_matches(',').to_owned();
+            IDS.map(|id| with(id, &format!(r#""emails":[{both}]"#)))
+        };
+        let mut world = guarded(&mails("w", "h")).await;
+        let none = mails("", "");
+        world.sync(&none).await;
+        let holds = "SELECT id || attribute || state AS x FROM holds ORDER BY id";
+        assert_eq!(column(&world, holds), "1emailopen 2emailsopen");
+        let head = world.mirror.head();
+        let applied = approve(&mut world, 1, &none).await;
+        assert_eq!((applied.updated, world.mirror.head()), (0, head));
+        assert_eq!(column(&world, holds), "1emailopen 2emailsopen");
+        assert_eq!(approve(&mut world, 2, &none).await.updated, 6);
+        assert_eq!(world.ask::<i64>("SELECT count(email) FROM users"), 6);
+        assert_eq!(approve(&mut world, 1, &none).await.updated, 6);
+        assert_eq!(world.ask::<i64>("SELECT count(email) FROM users"), 0);
+        assert_eq!(column(&world, holds), "1emailapproved 2emailsapproved");
+        assert_eq!(world.difference(), None);
+    }
+
+    /// What a guard holds already is no part of the hold of another directory (contract, section 4: nobody is held twice).
+    #[tokio::test]
+    async fn another_directory_holds_nobody_a_second_time() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        let leavers = ["a", "b", "c"].map(|id| inactive(id, "x"));
+        world.sync_as(INCREMENTAL, &leavers).await;
+        let mut stage = world.stage(Mode::Full);
+        let directory = [
+            inactive("a", "x"),
+            inactive("b", "y"),
+            titled("d", "x"),
+            titled("e", "z"),
+        ];
+        world.crawl(&mut stage, &directory);
+        let whole = Treatment::HeldWhole("6 of 6".to_owned());
+        assert_eq!(apply_as(&mut world, stage, whole).await.held, 2);
+        assert_eq!(held(&world), "a:active b:active b:all c:active e:all");
+        assert_eq!(world.difference(), None);
+    }
+
     /// All stamps went back, and nothing else: there is nothing to hold, and still something to approve.
     #[tokio::test]
     async fn another_directory_without_a_difference_has_a_hold_too() {
@@ -901,12 +1071,8 @@ mod tests {
         let mut world = guarded(&directory).await;
         let mut stage = world.stage(Mode::Full);
         world.crawl(&mut stage, &directory);
-        let (mut batch, finish) = world.ending(&stage).await;
-        batch.treatment = Treatment::HeldWhole("6 of 6".to_owned());
-        let written = world
-            .mirror
-            .write(move |writer| writer.apply(&mut stage, &batch, None, &finish));
-        assert_eq!(written.await.unwrap().opened.len(), 1);
+        let whole = Treatment::HeldWhole("6 of 6".to_owned());
+        assert_eq!(apply_as(&mut world, stage, whole).await.opened.len(), 1);
         assert_eq!(
             column(
                 &world,
@@ -984,8 +1150,8 @@ mod tests {
             .unwrap();
         assert_eq!((applied.updated, applied.deactivated), (0, 0));
         assert!(world.ask::<bool>("SELECT max(gone_at) IS NULL FROM users"));
-        // It says nothing of the title either.
-        assert_eq!(world.ask::<i64>("SELECT count(*) FROM users_held"), 6);
+        // Nor does anybody ask for the title any more.
+        assert_eq!(held(&world), "b:title c:title d:title e:title f:title");
         assert_eq!(world.difference(), None);
     }
 

@@ -91,8 +91,10 @@ impl Stage {
     /// it was told later, and has written, held or cleared that. Returns how many changes that is.
     pub(super) fn forget_overtaken(&self, mirror: &Connection) -> Result<u64, Error> {
         let (instance, resource) = (self.key.instance.as_str(), self.key.resource.as_str());
+        // Whom this sync kept something back of has a fingerprint, unless another one found him gone.
         let mut newest = mirror.prepare_cached(
-            "SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
+            "SELECT (SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND fingerprints.id = ?3)
+             FROM users WHERE instance = ?1 AND id = ?3",
         )?;
         let mut forget = self.conn.prepare("DELETE FROM held WHERE rowid = ?1")?;
         let mut held = self.conn.prepare("SELECT rowid, id, tx FROM held")?;
@@ -100,10 +102,10 @@ impl Stage {
         let mut rows = held.query([])?;
         while let Some(row) = rows.next()? {
             let (id, tx): (String, i64) = (row.get(1)?, row.get(2)?);
-            let read: Option<i64> = newest
+            let read: Option<Option<i64>> = newest
                 .query_row(params![instance, resource, id], |row| row.get(0))
                 .optional()?;
-            if read.is_some_and(|read| read > tx) {
+            if read.is_some_and(|read| read.is_none_or(|read| read > tx)) {
                 overtaken.push(row.get::<_, i64>(0)?);
             }
         }

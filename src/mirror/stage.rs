@@ -82,9 +82,8 @@ pub struct Stage {
     pub(super) reported: u64,
     /// Whether something that was read could not be settled and is left to the next sync.
     pub(super) is_short: bool,
-    /// The number of this sync's newest transaction, and that of the newest one before it that was not its own.
+    /// The number of this sync's newest transaction.
     pub(super) own_tx: i64,
-    others_tx: i64,
     /// Whether what was read is another directory's: then stamps that went back are no reason to doubt it.
     pub(super) takes_over: bool,
     files: Files,
@@ -101,9 +100,6 @@ enum Files {
 pub(super) struct Horizon {
     /// Where it stood.
     pub(super) base: Base,
-    /// The earliest stamp that an incremental sync may ask for from then on: who has an older one is read by full syncs only.
-    /// `None`: there can be no incremental sync.
-    pub(super) recent_from: Option<Timestamp>,
     /// The id given to a sync last: that of this sync is higher.
     pub(super) sync_id: i64,
     /// The highest rowid of `users`: rowids only grow, so this tells who was known. Rowids stay what they are unless
@@ -118,7 +114,7 @@ pub(super) struct Horizon {
 const CACHED_STATEMENTS: usize = 32;
 
 /// Changes with the tables below.
-const STAGE_VERSION: i64 = 5;
+const STAGE_VERSION: i64 = 6;
 
 const TABLES: &str = "
     CREATE TABLE stage (
@@ -130,7 +126,6 @@ const TABLES: &str = "
         base_seq     INTEGER NOT NULL,
         base_tx      INTEGER NOT NULL,
         sync_id      INTEGER NOT NULL,
-        recent_from  TEXT,
         max_rowid    INTEGER NOT NULL,
         position     TEXT,
         distinct_ids INTEGER NOT NULL DEFAULT 0
@@ -160,8 +155,7 @@ const PRAGMAS: &str = "
 impl Stage {
     /// Opens the stage of a sync. With a path, a stage that fits `key` and is younger than
     /// `max_age` goes on, and any other is deleted; without one (a dry run) it is a temporary file.
-    /// `reader` fixes what the mirror knew at the crawl's start; `recent_from` is the earliest stamp that an incremental sync
-    /// may ask for from now on.
+    /// `reader` fixes what the mirror knew at the crawl's start.
     ///
     /// # Errors
     /// Of the file or the database.
@@ -169,11 +163,10 @@ impl Stage {
         path: Option<&Path>,
         key: &StageKey,
         reader: &Reader,
-        recent_from: Option<Timestamp>,
         now: Timestamp,
         max_age: Duration,
     ) -> Result<(Self, Option<Interrupted>), Error> {
-        let today = Horizon::of(reader, &key.instance, recent_from)?;
+        let today = Horizon::of(reader, &key.instance)?;
         let Some(path) = path else {
             let directory = tempfile::tempdir()
                 .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
@@ -214,8 +207,8 @@ impl Stage {
         conn.execute_batch(holding::TABLE)?;
         conn.pragma_update(None, "user_version", STAGE_VERSION)?;
         conn.execute(
-            "INSERT INTO stage (instance, resource, mode, fits, started_at, base_seq, base_tx, recent_from, max_rowid, sync_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO stage (instance, resource, mode, fits, started_at, base_seq, base_tx, max_rowid, sync_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 key.instance.as_str(),
                 key.resource.as_str(),
@@ -224,7 +217,6 @@ impl Stage {
                 now.to_string(),
                 horizon.base.seq,
                 horizon.base.tx,
-                horizon.recent_from.map(|at| at.to_string()),
                 horizon.max_rowid,
                 horizon.sync_id
             ],
@@ -240,7 +232,6 @@ impl Stage {
             reported: 0,
             is_short: false,
             own_tx: 0,
-            others_tx: 0,
             takes_over: false,
             files,
         })
@@ -261,7 +252,7 @@ impl Stage {
         }
         let found = conn
             .query_row(
-                "SELECT started_at, base_seq, base_tx, recent_from, max_rowid, position, distinct_ids, sync_id FROM stage
+                "SELECT started_at, base_seq, base_tx, max_rowid, position, distinct_ids, sync_id FROM stage
                  WHERE instance = ?1 AND resource = ?2 AND mode = ?3 AND fits = ?4 AND position IS NOT NULL",
                 params![
                     key.instance.as_str(),
@@ -275,12 +266,11 @@ impl Stage {
                             seq: row.get(1)?,
                             tx: row.get(2)?,
                         },
-                        recent_from: time(row, 3)?,
-                        max_rowid: row.get(4)?,
-                        sync_id: row.get(7)?,
+                        max_rowid: row.get(3)?,
+                        sync_id: row.get(6)?,
                         nobody: false,
                     };
-                    Ok((time(row, 0)?, horizon, row.get(5)?, count(row, 6)?))
+                    Ok((time(row, 0)?, horizon, row.get(4)?, count(row, 5)?))
                 },
             )
             .optional()?;
@@ -326,7 +316,6 @@ impl Stage {
             reported: distinct,
             is_short: false,
             own_tx: 0,
-            others_tx: 0,
             takes_over: false,
             files: Files::Beside(path.to_owned()),
         };
@@ -363,19 +352,8 @@ impl Stage {
     /// Numbers the transaction under way, which is about to apply something of this stage.
     pub(super) fn begin(&mut self, mirror: &Connection) -> Result<(), Error> {
         let (instance, resource) = (&self.key.instance, self.key.resource);
-        self.others_tx = self.tx_of_others(mirror)?;
         self.own_tx = tx::begin(mirror, instance, resource)?;
         Ok(())
-    }
-
-    /// The number of the newest transaction that applied something of this source and was another sync's.
-    pub(super) fn tx_of_others(&self, mirror: &Connection) -> Result<i64, Error> {
-        let newest = tx::of_source(mirror, &self.key.instance, self.key.resource)?;
-        Ok(if newest == self.own_tx {
-            self.others_tx
-        } else {
-            newest
-        })
     }
 
     /// Makes what was staged so far survive an interruption, together with the crawl's position.
@@ -423,11 +401,7 @@ impl Stage {
 }
 
 impl Horizon {
-    fn of(
-        reader: &Reader,
-        instance: &InstanceName,
-        recent_from: Option<Timestamp>,
-    ) -> Result<Self, Error> {
+    fn of(reader: &Reader, instance: &InstanceName) -> Result<Self, Error> {
         let base = tx::base(&reader.conn)?;
         let max_rowid =
             reader
@@ -445,7 +419,6 @@ impl Horizon {
             .optional()?;
         Ok(Self {
             base,
-            recent_from,
             sync_id: sync_id.unwrap_or(0),
             max_rowid,
             nobody: !knows_anybody(reader, instance, max_rowid)?,
@@ -500,7 +473,7 @@ mod tests {
     impl World {
         fn open(&self, key: &StageKey, now: Timestamp) -> (Stage, Option<Interrupted>) {
             let path = self.stage_path();
-            Stage::open(Some(&path), key, &self.reader(), None, now, HOUR).unwrap()
+            Stage::open(Some(&path), key, &self.reader(), now, HOUR).unwrap()
         }
     }
 
@@ -615,7 +588,7 @@ mod tests {
         let other = Mirror::open(&other.path().join("mirror.db"), "e").unwrap();
         let reader = other.reader().unwrap();
         assert!(
-            Stage::open(Some(&path), &full, &reader, None, now, HOUR)
+            Stage::open(Some(&path), &full, &reader, now, HOUR)
                 .unwrap()
                 .1
                 .is_none()

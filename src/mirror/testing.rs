@@ -104,7 +104,7 @@ impl World {
             ..key(mode)
         };
         let hour = Duration::from_secs(3600);
-        Stage::open(None, &key, &self.reader(), None, self.now, hour)
+        Stage::open(None, &key, &self.reader(), self.now, hour)
             .unwrap()
             .0
     }

@@ -1,7 +1,7 @@
 //! Numbers of the transactions that apply something: by them a sync knows what others have read since it asked (promise P6),
 //! also where they found no change and wrote no record.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::error::Error;
 use super::read::Reader;
@@ -30,21 +30,6 @@ pub(super) fn base(conn: &Connection) -> Result<Base, Error> {
                 tx: row.get(1)?,
             })
         })?)
-}
-
-/// The newest transaction of a source; 0 where there is none.
-pub(super) fn of_source(
-    conn: &Connection,
-    instance: &InstanceName,
-    resource: ResourceType,
-) -> Result<i64, Error> {
-    let newest = conn
-        .prepare_cached("SELECT tx FROM source_counts WHERE instance = ?1 AND resource = ?2")?
-        .query_row(params![instance.as_str(), resource.as_str()], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    Ok(newest.unwrap_or(0))
 }
 
 /// Gives the transaction under way the next number, as one of this source.

@@ -1,14 +1,14 @@
 //! One spelling for each resource, so that a new order is not a change.
 //!
 //! The canonical text is compact JSON with sorted members and elements, without empty values, `meta`
-//! and `groups`. Reading it again gives the same text.
+//! and `groups`, and with a list wherever one belongs. Reading it again gives the same text.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use jiff::Timestamp;
 
-use super::names::Names;
+use super::names::{MULTI_VALUED, Names};
 use super::peek::Members;
 pub use super::tree::{Node, Unreadable};
 use crate::model::ResourceType;
@@ -56,6 +56,10 @@ impl<'a> Resource<'a> {
                     }
                 }
                 "active" => *node = boolean(node)?,
+                name if MULTI_VALUED.contains(&name) && !matches!(node, Node::List(_)) => {
+                    let single = std::mem::replace(node, Node::Bool(false));
+                    *node = Node::List(vec![single]);
+                }
                 _ => {}
             }
         }
@@ -246,7 +250,13 @@ mod tests {
             user.members().retain(|(name, _)| !matches!(name.as_str(), "meta" | "groups" | "active"));
             let mut read = content(&canonical);
             read.as_object_mut().unwrap().remove("active");
-            prop_assert_eq!(read, content(&user.write()));
+            let mut expected = content(&user.write());
+            for (name, value) in expected.as_object_mut().unwrap() {
+                if MULTI_VALUED.contains(&&**name) && !value.is_array() {
+                    *value = serde_json::Value::Array(vec![value.take()]);
+                }
+            }
+            prop_assert_eq!(read, expected);
         }
 
         #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::canonical::{self, Resource};
 use super::mapping::{self, user_columns};
 use super::path;
-use crate::model::{Kind, ResourceType};
+use crate::model::{ChangeRecord, Kind, ResourceType};
 
 /// What the guards of one instance let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +195,18 @@ pub fn concerns(kind: Kind, changed: Option<&str>) -> Vec<Concern> {
     concerns
 }
 
+/// Whether a record says that something of this concern changed.
+#[must_use]
+pub fn tells(record: &ChangeRecord, concern: &Concern) -> bool {
+    match concern {
+        Concern::Deactivation => record.kind == Kind::Deactivate,
+        Concern::Blanking(path) => {
+            let changed = record.changed.as_deref();
+            changed.is_some_and(|changed| Changes::read(changed).0.contains_key(path))
+        }
+    }
+}
+
 /// What `changed` of a record has that empties an attribute.
 pub const TURNS_EMPTY: &str = r#""to":null"#;
 
@@ -265,6 +277,8 @@ impl Changes {
     fn blanks(&self, path: &str) -> bool {
         let is_id = path.ends_with("_id") && other_column(path).is_some();
         !is_id
+            // A label in another spelling, and the like: no attribute by itself.
+            && !mapping::belongs_to_column(path)
             && path != "gone_at"
             && path != "active"
             && self.presence(path) == Some([true, false])
@@ -377,6 +391,27 @@ mod tests {
             ),
             [Concern::Deactivation, blanking("title")]
         );
+    }
+
+    #[test]
+    fn what_else_a_reference_had_is_no_attribute_by_itself() {
+        let urn = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+        let is_found = |path: &str| {
+            let changed = format!(r#"{{"{path}":{{"from":"x","to":null}}}}"#);
+            found(&changed) == [Concern::Blanking(path.to_owned())]
+        };
+        for part in [
+            "costCenter",
+            "costCenter.display",
+            "costCenter.x.y",
+            "employeeNumber",
+        ] {
+            assert!(!is_found(&format!("{urn}:{part}")), "{part}");
+        }
+        for own in ["costCenterOwner", "division", "name.costCenter"] {
+            assert!(is_found(&format!("{urn}:{own}")), "{own}");
+        }
+        assert!(is_found("urn:x:User:costCenter.display"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use super::canonical::Unreadable as MappingError;
 
 /// Changes whenever the canonical form or the mapping does: part of every fingerprint, so that a
 /// new version looks at everything once more.
-pub const MAPPING_VERSION: u32 = 1;
+pub const MAPPING_VERSION: u32 = 2;
 
 /// Reads the mapped columns out of a canonical text.
 ///
@@ -85,8 +85,23 @@ pub fn columns_of(path: &str) -> Option<Vec<&'static str>> {
     Some(places.map(|place| TEXT_COLUMNS[place]).collect())
 }
 
+/// Whether a SCIM path leads to or into an attribute of an extension that a column is read from: the attribute is empty when the
+/// column is, and [`put_back`] puts back all of it.
+pub(super) fn belongs_to_column(path: &str) -> bool {
+    let inside = |urn| path.strip_prefix(urn)?.strip_prefix(':');
+    let Some(inside) = EXTENSIONS.into_iter().find_map(inside) else {
+        return false;
+    };
+    let name = inside.split('.').next();
+    COLUMNS.iter().any(|(_, source)| match source {
+        Source::Extension(attribute) => name == Some(attribute),
+        Source::Reference(reference, _) => name == Some(reference.attribute),
+        Source::Core(_) | Source::Element(..) => false,
+    })
+}
+
 /// Puts what a column is read from back into `new`, as `old` has it: of a reference the whole of it,
-/// of a multi-valued attribute the one element.
+/// of a multi-valued attribute the value of the one element and its type.
 pub(super) fn put_back<'n>(place: usize, old: &'n Node<'n>, new: &mut Node<'n>) {
     match &COLUMNS[place].1 {
         Source::Core(names) => keep::put(old, new, names),
@@ -110,30 +125,40 @@ fn put_element_back<'n>(
     old: &'n Node<'n>,
     new: &mut Node<'n>,
 ) {
-    let Ok(found) = elements(old, name) else {
+    let Some(element) = element_of(old, name, rank) else {
         return;
     };
-    let Some(element) = first_of(found, rank).map(|element| element.node.clone()) else {
-        return;
-    };
-    if !matches!(old.get(name), Some(Node::List(_))) && new.get(name).is_none() {
-        // A single value in the list's place.
-        return keep::put(old, new, &[name]);
-    }
-    let mut list = match new.get(name) {
-        None => Vec::new(),
-        Some(Node::List(elements)) => elements.clone(),
-        Some(single) => vec![single.clone()],
-    };
-    let text = element.to_text();
-    if list.iter().any(|one| one.to_text() == text) {
+    if element_of(new, name, rank).is_some_and(|other| other.value == element.value) {
         // Its whole list was put back before.
         return;
     }
-    list.push(element);
+    let mut list = match new.get(name) {
+        Some(Node::List(elements)) => elements.clone(),
+        _ => Vec::new(),
+    };
+    list.push(match element.node {
+        // What else it had is told by the path of its list.
+        Node::Object(members) => Node::Object(
+            members
+                .iter()
+                .filter(|(name, _)| matches!(&**name, "value" | "type"))
+                .cloned()
+                .collect(),
+        ),
+        single => single.clone(),
+    });
     list.sort_by_cached_key(Node::to_text);
     let list = Node::Object(vec![(Cow::Borrowed(name), Node::List(list))]);
     keep::put(&list, new, &[name]);
+}
+
+/// The element that a column is read from, if the list can be read.
+fn element_of<'n>(
+    user: &'n Node<'_>,
+    name: &str,
+    rank: fn(&Element<'_>) -> Option<u8>,
+) -> Option<Element<'n>> {
+    first_of(elements(user, name).ok()?, rank)
 }
 
 /// The element with the lowest rank, and of equals the first.
@@ -355,13 +380,10 @@ impl Element<'_> {
     }
 }
 
-/// The elements of a multi-valued attribute that have a value. A single object or scalar in its
-/// place counts as its one element.
+/// The elements of a multi-valued attribute that have a value.
 fn elements<'n>(user: &'n Node<'n>, name: &str) -> Result<Vec<Element<'n>>, MappingError> {
-    let nodes = match user.get(name) {
-        None => return Ok(Vec::new()),
-        Some(Node::List(nodes)) => nodes.as_slice(),
-        Some(single) => std::slice::from_ref(single),
+    let Some(Node::List(nodes)) = user.get(name) else {
+        return Ok(Vec::new());
     };
     let mut elements = Vec::with_capacity(nodes.len());
     for (place, node) in nodes.iter().enumerate() {

@@ -136,11 +136,10 @@ async fn release(
         mode: reading.mode,
         fits: String::new(),
     };
-    let (started_at, recent_from) = (row.started_at, reading.incremental_from());
+    let started_at = row.started_at;
     let reader = mirror.read(Ok).await?;
     let (stage, reader) = blocking(move || {
-        let (stage, _none) =
-            Stage::open(None, &key, &reader, recent_from, started_at, RESUME_MAX_AGE)?;
+        let (stage, _none) = Stage::open(None, &key, &reader, started_at, RESUME_MAX_AGE)?;
         Ok((stage, reader))
     })
     .await?;
@@ -267,8 +266,13 @@ async fn ask_all(
                 .await?;
             }
             Ok(Asked::NotFound) if hold.guard == "blanking" => {
-                let why = "it is not shown any more, which a full sync has to find".to_owned();
-                asking.unknown.insert(id.clone(), why);
+                // Nobody asks for the change any more. Whether the user is gone is for a full sync to prove.
+                let id = id.clone();
+                stage = blocking(move || {
+                    stage.put_absent(base, &id)?;
+                    Ok(stage)
+                })
+                .await?;
             }
             Ok(Asked::NotFound) => {
                 // Not to the end: the proof needs its witnesses.
@@ -398,7 +402,9 @@ fn fates(
                 _ => Fate::Failed,
             };
             let why = asking.unknown.get(id).map(String::as_str);
-            let why = why.unwrap_or("it was changed meanwhile, or could not be read");
+            let why = why.unwrap_or(
+                "it was changed meanwhile, could not be read, or is part of a list that another hold keeps whole",
+            );
             Ok(Answer {
                 hold_id,
                 resource: crate::model::ResourceType::User.as_str(),

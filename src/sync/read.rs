@@ -256,17 +256,12 @@ impl Reading {
     fn since(&self) -> Option<Timestamp> {
         match self.mode {
             Mode::Full => None,
-            Mode::Incremental => self.incremental_from(),
+            Mode::Incremental => self.before.watermark.map(|watermark| {
+                watermark
+                    .saturating_sub(self.source.overlap)
+                    .unwrap_or(Timestamp::UNIX_EPOCH)
+            }),
         }
-    }
-
-    /// Where an incremental sync starts: the watermark less the overlap.
-    pub(super) fn incremental_from(&self) -> Option<Timestamp> {
-        self.before.watermark.map(|watermark| {
-            watermark
-                .saturating_sub(self.source.overlap)
-                .unwrap_or(Timestamp::UNIX_EPOCH)
-        })
     }
 
     fn stage_key(&self) -> StageKey {
@@ -292,10 +287,9 @@ impl Reading {
     + 'static {
         let key = self.stage_key();
         let (path, now) = (self.stage_path.clone(), self.context.clock.now());
-        let recent_from = self.incremental_from();
         move |reader| {
             let path = path.as_deref();
-            Stage::open(path, &key, reader, recent_from, now, RESUME_MAX_AGE)
+            Stage::open(path, &key, reader, now, RESUME_MAX_AGE)
         }
     }
 

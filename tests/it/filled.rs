@@ -108,7 +108,7 @@ pub(crate) async fn apply(
         fits: String::new(),
     };
     let reader = mirror.reader()?;
-    let (mut stage, _) = Stage::open(None, &key, &reader, None, now, Duration::ZERO)?;
+    let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO)?;
     let arrived = users
         .iter()
         .map(|user| {

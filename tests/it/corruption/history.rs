@@ -253,7 +253,7 @@ impl History {
             fits: String::new(),
         };
         let reader = self.mirror.reader().unwrap();
-        let (mut stage, _) = Stage::open(None, &key, &reader, None, now, Duration::ZERO).unwrap();
+        let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO).unwrap();
         let arrived = self.directories[instance]
             .iter()
             .filter(|(id, _)| plan.only.as_ref().is_none_or(|only| only.contains(id)))

@@ -258,7 +258,7 @@ impl Laws {
     }
 }
 
-/// The attributes that a record empties; of a reference, its label's column.
+/// The attributes that a record empties; of a reference, its label's column, and nothing else of it.
 fn blanked(record: &Record) -> Vec<String> {
     let Some(changed) = &record.changed else {
         return Vec::new();
@@ -274,7 +274,7 @@ fn blanked(record: &Record) -> Vec<String> {
             .get(path)
             .is_none_or(|change| change["to"].is_null())
     };
-    changed
+    let blanked: Vec<String> = changed
         .keys()
         .filter(|path| {
             let id = format!("{path}_id");
@@ -287,7 +287,15 @@ fn blanked(record: &Record) -> Vec<String> {
                 }
         })
         .cloned()
-        .collect()
+        .collect();
+    // A label in another spelling is no attribute by itself: what counts is the column.
+    let is_part_of_reference = |path: &str| {
+        let name = path.rsplit(':').next().unwrap_or_default();
+        let references = ["department", "manager", "costCenter", "company", "location"];
+        path.contains(':') && references.contains(&name.split('.').next().unwrap_or_default())
+    };
+    let alone = blanked.iter().filter(|path| !is_part_of_reference(path));
+    alone.cloned().collect()
 }
 
 /// A new hold has the count and the digest of its set.
