@@ -485,6 +485,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::super::apply::Applied;
+    use super::super::holds::SourceChange;
     use super::super::testing::{
         FULL, How, INCREMENTAL, World, id, name, proof, strict, time, titled, user,
     };
@@ -1064,6 +1065,26 @@ mod tests {
         assert_eq!(world.difference(), None);
     }
 
+    #[tokio::test]
+    async fn somebody_gone_may_be_held_with_another_directory() {
+        let mut world = guarded(&IDS.map(|id| titled(id, "x"))).await;
+        world
+            .sync(
+                &IDS[1..]
+                    .iter()
+                    .map(|id| titled(id, "x"))
+                    .collect::<Vec<_>>(),
+            )
+            .await;
+        assert!(world.ask::<bool>("SELECT gone_at IS NOT NULL FROM users WHERE id = 'a'"));
+        let mut stage = world.stage(Mode::Full);
+        world.crawl(&mut stage, &[titled("a", "x")]);
+        let whole = Treatment::HeldWhole("6 of 6".to_owned());
+        assert_eq!(apply_as(&mut world, stage, whole).await.held, 1);
+        assert_eq!(held(&world), "a:all");
+        assert_eq!(world.difference(), None);
+    }
+
     /// All stamps went back, and nothing else: there is nothing to hold, and still something to approve.
     #[tokio::test]
     async fn another_directory_without_a_difference_has_a_hold_too() {
@@ -1079,6 +1100,29 @@ mod tests {
                 "SELECT guard || count || limit_text || (SELECT state FROM instances) AS x FROM holds"
             ),
             "source_changed06 of 6source_changed"
+        );
+        assert_eq!(world.difference(), None);
+
+        let change = |world: &World| world.reader().source_change(&name("acme")).unwrap();
+        assert_eq!(change(&world), SourceChange::Open(1));
+        let digest: String = world.ask("SELECT digest FROM holds");
+        let now = world.now;
+        let approved = world
+            .mirror
+            .write(move |writer| writer.approve_source_change(1, &digest, now));
+        approved.await.unwrap();
+        assert_eq!(change(&world), SourceChange::Approved(1));
+        let mut stage = world.stage(Mode::Full);
+        world.crawl(&mut stage, &[titled("a", "y")]);
+        let taken = apply_as(&mut world, stage, Treatment::TakenOver(1)).await;
+        assert_eq!(taken.updated, 1);
+        assert_eq!(change(&world), SourceChange::None);
+        assert_eq!(
+            column(
+                &world,
+                "SELECT state AS x FROM holds UNION ALL SELECT state FROM instances"
+            ),
+            "resolved healthy"
         );
         assert_eq!(world.difference(), None);
     }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::column::{json, time};
 use super::error::Error;
+use super::holds::ANOTHER_DIRECTORY;
 use super::read::Reader;
 use crate::model::{Capabilities, ResourceType};
 
@@ -54,19 +55,18 @@ impl Reader {
     /// # Errors
     /// Of the database.
     pub fn health(&self, now: Timestamp) -> Result<Vec<Health>, Error> {
-        let mut statement = self.conn.prepare_cached(
+        let mut statement = self.conn.prepare_cached(&format!(
             "SELECT name, url, instances.state, not_before, instances.last_success_at, last_error, last_error_at,
                     consecutive_failures, coalesce(living, 0), coalesce(active, 0), coalesce(rejected, 0),
                     (SELECT count(*) FROM holds WHERE holds.instance = name AND holds.state = 'open'),
                     baseline_at, last_full_success_at, watermark, capabilities,
                     (SELECT max(id) FROM holds
-                     WHERE holds.instance = name AND guard = 'source_changed' AND holds.state = 'approved'
-                       AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held'))
+                     WHERE holds.instance = name AND holds.state = 'approved' AND {ANOTHER_DIRECTORY})
              FROM instances
              LEFT JOIN sources ON sources.instance = name AND sources.resource = ?1
              LEFT JOIN source_counts ON source_counts.instance = name AND source_counts.resource = ?1
-             ORDER BY name",
-        )?;
+             ORDER BY name"
+        ))?;
         let rows = statement.query_map([ResourceType::User.as_str()], |row| {
             let last_success = time(row, 4)?;
             Ok(Health {

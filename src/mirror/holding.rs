@@ -287,6 +287,11 @@ impl Writer<'_> {
              WHERE state = 'held' AND resource = ?2 AND hold_id IN (SELECT id FROM holds WHERE instance = ?1)",
             params![instance, resource, hold_id],
         )?;
+        // Of one of nobody there is no row that could tell that it was taken over.
+        self.conn.execute(
+            "UPDATE holds SET state = 'resolved' WHERE id = ?1 AND state = 'approved' AND count = 0",
+            [hold_id],
+        )?;
         let mut open = self
             .conn
             .prepare("SELECT id FROM holds WHERE instance = ?1 AND state = 'open'")?;

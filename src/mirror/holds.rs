@@ -83,6 +83,15 @@ const HOLD: &str = "
            (SELECT count(*) FROM hold_changes WHERE hold_id = holds.id AND state = 'held')
     FROM holds";
 
+/// Which row of `holds` says that an instance may be another directory: one that waits for a person, or for the full sync that
+/// takes over. One of nobody, because all that differs was held before, is `resolved` by that sync.
+pub(super) const ANOTHER_DIRECTORY: &str = "
+    guard = 'source_changed'
+    AND (holds.state = 'open'
+         OR holds.state = 'approved'
+            AND (count = 0
+                 OR EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held')))";
+
 impl Reader {
     /// Holds, oldest first; of those that are closed too only where `closed` asks for them.
     ///
@@ -147,12 +156,9 @@ impl Reader {
     pub fn source_change(&self, instance: &InstanceName) -> Result<SourceChange, Error> {
         let found: Option<(i64, String)> = self
             .conn
-            .prepare_cached(
-                "SELECT id, state FROM holds
-                 WHERE instance = ?1 AND guard = 'source_changed' AND state IN ('open', 'approved')
-                   AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND state = 'held')
-                 ORDER BY id DESC LIMIT 1",
-            )?
+            .prepare_cached(&format!(
+                "SELECT id, state FROM holds WHERE instance = ?1 AND {ANOTHER_DIRECTORY} ORDER BY id DESC LIMIT 1"
+            ))?
             .query_row([instance.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         Ok(match found {

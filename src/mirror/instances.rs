@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::apply::Writer;
 use super::error::Error;
+use super::holds::ANOTHER_DIRECTORY;
 use super::seal;
 use super::syncs::known_instance;
 use crate::model::{InstanceName, ResourceType};
@@ -46,13 +47,14 @@ const CONTENT: [&str; 6] = [
 ];
 
 /// The state of an instance that is configured (again), by what is known of it.
-const STATE_WHEN_LINKED: &str = "
-    CASE WHEN EXISTS (SELECT 1 FROM holds JOIN hold_changes ON hold_id = holds.id
-                      WHERE instance = name AND guard = 'source_changed' AND hold_changes.state = 'held')
-              THEN 'source_changed'
-         WHEN consecutive_failures > 0 THEN 'failing'
-         WHEN last_success_at IS NULL THEN 'new'
-         ELSE 'healthy' END";
+fn state_when_linked() -> String {
+    format!(
+        "CASE WHEN EXISTS (SELECT 1 FROM holds WHERE instance = name AND {ANOTHER_DIRECTORY}) THEN 'source_changed'
+              WHEN consecutive_failures > 0 THEN 'failing'
+              WHEN last_success_at IS NULL THEN 'new'
+              ELSE 'healthy' END"
+    )
+}
 
 impl Writer<'_> {
     /// Brings `instances` and `sources` up to the configuration: new ones are added with their origin
@@ -74,7 +76,8 @@ impl Writer<'_> {
             self.add_sources(&pin.instance, &pin.resources)?;
             self.conn.execute(
                 &format!(
-                    "UPDATE instances SET state = {STATE_WHEN_LINKED} WHERE name = ?1 AND state = 'unlinked'"
+                    "UPDATE instances SET state = {} WHERE name = ?1 AND state = 'unlinked'",
+                    state_when_linked()
                 ),
                 [name],
             )?;
@@ -153,7 +156,10 @@ impl Writer<'_> {
         self.conn
             .execute("UPDATE instances SET name = ?2 WHERE name = ?1", [from, to])?;
         self.conn.execute(
-            &format!("UPDATE instances SET state = {STATE_WHEN_LINKED} WHERE name = ?1 AND state = 'unlinked'"),
+            &format!(
+                "UPDATE instances SET state = {} WHERE name = ?1 AND state = 'unlinked'",
+                state_when_linked()
+            ),
             [to],
         )?;
         self.add_sources(&new.instance, &new.resources)?;

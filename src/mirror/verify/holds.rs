@@ -56,7 +56,7 @@ impl Verification<'_> {
              LEFT JOIN holds ON holds.id = record.hold_id AND holds.instance = record.instance
              LEFT JOIN hold_changes ON hold_changes.hold_id = record.hold_id
                  AND hold_changes.resource = record.resource AND hold_changes.id = record.id
-             WHERE CASE guard WHEN 'source_changed' THEN holds.state = 'approved' AND reason = 'source_changed'
+             WHERE CASE guard WHEN 'source_changed' THEN (holds.state = 'approved' OR count = 0) AND reason = 'source_changed'
                               ELSE hold_changes.state = 'released' AND reason <> 'source_changed' END IS NOT 1
              ORDER BY seq LIMIT 1",
         )?;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension as _, Row};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::super::column::count;
+use super::super::record::IN_PART;
 use super::super::seal::{self, TABLES, Table};
 use super::{Stop, Verification, differ, named};
 use crate::model::{Foreign, ResourceType};
@@ -87,15 +88,16 @@ impl Verification<'_> {
         })
     }
 
-    /// An old or altered fingerprint, or one without a living user, would hide a change.
+    /// An old or altered fingerprint, or one without a living user, would hide a change. Of somebody gone whose return is held
+    /// there may be one that nothing is equal to.
     pub(super) fn check_fingerprints(&mut self) -> Result<(), Stop> {
         let mut statement = self.reader.conn.prepare(
             "SELECT fingerprints.instance, fingerprints.id, fingerprint, seal, changed_seq, tx
              FROM fingerprints
              LEFT JOIN users ON users.instance = fingerprints.instance AND users.id = fingerprints.id
-                 AND fingerprints.resource = ?1 AND gone_at IS NULL",
+                 AND fingerprints.resource = ?1 AND (gone_at IS NULL OR fingerprint = ?2)",
         )?;
-        let mut rows = statement.query([ResourceType::User.as_str()])?;
+        let mut rows = statement.query(params![ResourceType::User.as_str(), IN_PART])?;
         while let Some(row) = rows.next()? {
             let [instance, id]: [String; 2] = [row.get(0)?, row.get(1)?];
             let named = named(&instance, &id);

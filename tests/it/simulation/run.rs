@@ -12,7 +12,7 @@ use musterd::sync::Phase;
 
 use super::clock::LifeClock;
 use super::edits::{self, Edit};
-use super::laws::{Broken, Laws, Sync};
+use super::laws::{Broken, Laws, Record, Sync};
 use super::person;
 use super::plan::{Death, Login, Moment, Plan, Race, What};
 use super::settings;
@@ -442,7 +442,8 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the newest full sync of an instance is one that went on with what an earlier one had read, that began by key and
-    /// met two ids that differ in case alone, or that made the baseline.
+    /// met two ids that differ in case alone, that made the baseline, or that found somebody gone, of whose company nobody
+    /// is left for whose absence there was no witness.
     fn needs_another(&self, began: jiff::Timestamp) -> bool {
         let laws = self.watch.laws();
         self.plan.instances.iter().any(|instance| {
@@ -461,8 +462,11 @@ impl<'a> Run<'a> {
             let n_complete = laws.syncs.values().filter(is_complete).count();
             newest.is_some_and(|sync| {
                 let reasons = &sync.certificate["reasons"];
+                let is_its = |record: &&Record| record.sync_id == sync.id;
+                let mut written = laws.records.iter().rev().filter(is_its);
                 sync.certificate["resumed"] == true
                     || is_complete(&sync) && n_complete == 1
+                    || written.any(|record| record.reason == "gone")
                     || *reasons == serde_json::json!([{ "doubt": "order_broken" }])
             })
         })
