@@ -1,7 +1,8 @@
 //! Requests per window: one gate for all that talks to an instance (promise P8).
 //!
 //! Whoever wants to send a request waits here for a [`Slot`]. Of those who wait, one with
-//! [`Priority::High`] goes first, else the one who came first.
+//! [`Priority::High`] goes first, else the one who came first. But where those of high priority alone ask for more than
+//! the limits let through, every fifth slot is for the others: no full sync waits for ever.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -54,6 +55,8 @@ struct State {
     /// High priority first, then by the number drawn.
     waiting: BTreeSet<(Rank, u64)>,
     next_number: u64,
+    /// How many of high priority have gone since one of low priority began to wait.
+    ahead: u32,
     in_flight: usize,
     max_in_flight: usize,
 }
@@ -96,6 +99,7 @@ impl Pace {
                 not_before: None,
                 waiting: BTreeSet::new(),
                 next_number: 0,
+                ahead: 0,
                 in_flight: 0,
                 max_in_flight: max_in_flight.max(1),
             }),
@@ -128,9 +132,12 @@ impl Pace {
                 {
                     return Err(Fault::ToldToWait(wait));
                 }
-                if state.waiting.first() == Some(&ticket.place) {
+                if state.next() == Some(ticket.place) {
                     match state.pass(now) {
-                        Ok(()) => return Ok(Slot { pace: self }),
+                        Ok(()) => {
+                            state.count(ticket.place.0);
+                            return Ok(Slot { pace: self });
+                        }
                         Err(wait) => wait,
                     }
                 } else {
@@ -213,7 +220,31 @@ impl Pace {
     }
 }
 
+/// So many of high priority go while one of low priority waits.
+const AHEAD: u32 = 4;
+
 impl State {
+    /// Whose turn it is.
+    fn next(&self) -> Option<(Rank, u64)> {
+        let first = self.waiting.first().copied();
+        if self.ahead < AHEAD {
+            return first;
+        }
+        self.low().or(first)
+    }
+
+    fn low(&self) -> Option<(Rank, u64)> {
+        self.waiting.range((Rank::Low, 0)..).next().copied()
+    }
+
+    /// One of this rank goes.
+    fn count(&mut self, rank: Rank) {
+        self.ahead = match rank {
+            Rank::High if self.low().is_some() => self.ahead + 1,
+            Rank::High | Rank::Low => 0,
+        };
+    }
+
     fn told_wait(&mut self, now: Instant) -> Option<Duration> {
         if self.not_before.is_some_and(|until| until <= now) {
             self.not_before = None;
@@ -380,6 +411,38 @@ mod tests {
                 prop_assert!(most <= per_hour as usize, "{most} within an hour");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn incremental_syncs_that_ask_for_everything_leave_every_fifth_slot() {
+        let gate = pace(options(1, 1, None), 1);
+        let done = CancellationToken::new();
+        let high: Vec<_> = (0..3)
+            .map(|_| {
+                let (gate, done) = (Arc::clone(&gate), done.clone());
+                tokio::spawn(async move {
+                    let mut passed = 0;
+                    while !done.is_cancelled() {
+                        pass(&gate, Priority::High).await;
+                        passed += 1;
+                    }
+                    passed
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        for _ in 0..10 {
+            pass(&gate, Priority::Low).await;
+        }
+        let took = began.elapsed().as_secs();
+        assert!((49..=52).contains(&took), "{took} s");
+        done.cancel();
+        let mut passed = 0;
+        for task in high {
+            passed += task.await.unwrap();
+        }
+        assert!((40..=44).contains(&passed), "{passed}");
     }
 
     #[tokio::test(start_paused = true)]

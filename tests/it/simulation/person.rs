@@ -20,6 +20,8 @@ pub(super) struct Person {
 /// Looks at all that is held. A careful one lets be what is of an instance in trouble.
 pub(super) async fn look(world: &World, watch: &Watch, careful: bool) -> Person {
     let mut person = Person::default();
+    // What was committed until now was committed before anybody approved anything.
+    watch.check();
     for (hold_id, instance, guard, digest) in open_holds(world) {
         if careful && watch.seen().truths[&instance].is_troubled() {
             continue;

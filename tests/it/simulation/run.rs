@@ -441,8 +441,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether the newest full sync of an instance is one that went on with what an earlier one had read, that began by key and
-    /// met two ids that differ in case alone, that made the baseline, or that found somebody gone, of whose company nobody
+    /// Whether the newest full sync of an instance is one that went on with what an earlier one had read, that was not complete,
+    /// as where it began by key and met two ids that differ in case alone, that made the baseline, or that found somebody gone, of whose company nobody
     /// is left for whose absence there was no witness.
     fn needs_another(&self, began: jiff::Timestamp) -> bool {
         let laws = self.watch.laws();
@@ -461,13 +461,12 @@ impl<'a> Run<'a> {
             };
             let n_complete = laws.syncs.values().filter(is_complete).count();
             newest.is_some_and(|sync| {
-                let reasons = &sync.certificate["reasons"];
                 let is_its = |record: &&Record| record.sync_id == sync.id;
                 let mut written = laws.records.iter().rev().filter(is_its);
                 sync.certificate["resumed"] == true
                     || is_complete(&sync) && n_complete == 1
                     || written.any(|record| record.reason == "gone")
-                    || *reasons == serde_json::json!([{ "doubt": "order_broken" }])
+                    || !is_complete(&sync)
             })
         })
     }
