@@ -15,8 +15,9 @@ use super::staged::{StagedRow, Which};
 use crate::model::{Kind, Mode, ResourceId, ResourceType};
 use crate::reconcile::mapping::MappingError;
 
-pub use super::gate::{Planned, Treatment, Watch};
+pub use super::gate::{Treatment, Watch};
 pub use super::holding::{BETWEEN_LIMITS, Opened};
+pub use super::planned::Planned;
 pub use super::syncs::{Finish, SyncRow};
 
 /// The writer inside one transaction.

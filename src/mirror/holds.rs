@@ -6,8 +6,10 @@ use serde_json::value::RawValue;
 use super::apply::Writer;
 use super::column::{count, json};
 use super::error::Error;
+use super::gate::Watch;
 use super::read::Reader;
 use crate::model::{InstanceName, ResourceId, ResourceType, UserColumns};
+use crate::reconcile::guard::Concern;
 use crate::reconcile::mapping::user_columns;
 
 /// A row of `holds`, with how many of its changes are held still.
@@ -306,4 +308,55 @@ fn held(row: &Row<'_>) -> rusqlite::Result<HeldRow> {
         manager: text(14, "manager")?,
         changed_at: row.get(15)?,
     })
+}
+
+/// What is held of the users of one source, by the guards that hold one path of a user.
+pub(super) struct OpenHolds<'a> {
+    conn: &'a Connection,
+    instance: &'a str,
+    resource: ResourceType,
+    /// As a rule there are none, and nobody needs to be looked up.
+    any: bool,
+}
+
+impl<'a> OpenHolds<'a> {
+    pub(super) fn of(conn: &'a Connection, watch: &'a Watch) -> Result<Self, Error> {
+        let instance = watch.instance.as_str();
+        let any = conn
+            .prepare_cached(
+                "SELECT 1 FROM holds
+                 WHERE instance = ?1 AND state = 'open' AND guard <> 'source_changed'",
+            )?
+            .exists([instance])?;
+        Ok(Self {
+            conn,
+            instance,
+            resource: watch.resource,
+            any,
+        })
+    }
+
+    pub(super) fn of_user(&self, id: &ResourceId) -> Result<Vec<(i64, Concern)>, Error> {
+        if !self.any {
+            return Ok(Vec::new());
+        }
+        let mut held = self.conn.prepare_cached(
+            "SELECT hold_id, guard, path FROM hold_changes JOIN holds ON holds.id = hold_id
+             WHERE hold_changes.resource = ?1 AND hold_changes.id = ?2 AND hold_changes.state = 'held'
+               AND instance = ?3 AND holds.state = 'open' AND guard <> 'source_changed'
+             ORDER BY hold_id",
+        )?;
+        let held = held.query_map(
+            params![self.resource.as_str(), id.as_str(), self.instance],
+            |row| {
+                let (guard, path): (String, String) = (row.get(1)?, row.get(2)?);
+                let concern = match &*guard {
+                    "deactivations" => Concern::Deactivation,
+                    _ => Concern::Blanking(path),
+                };
+                Ok((row.get(0)?, concern))
+            },
+        )?;
+        Ok(held.collect::<Result<_, _>>()?)
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod plan;
+mod planned;
 pub mod stage;
 pub mod trim;
 

@@ -1,0 +1,126 @@
+//! How many changes of each concern a sync would write, beside those that its guard has counted already.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use rusqlite::Connection;
+
+use super::due::Lookup;
+use super::error::Error;
+use super::gate::Watch;
+use super::holds::OpenHolds;
+use super::read::Reader;
+use super::stage::Stage;
+use super::staged::Which;
+use super::window::{self, Released};
+use crate::reconcile::guard::{self, Concern};
+
+/// How many changes of each concern a sync would write, before anything is written. Who is in an open
+/// hold for it already is not counted again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned(BTreeMap<Concern, u64>);
+
+impl Planned {
+    /// Counts what is due, for everything that is staged.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn of(stage: &Stage, reader: &Reader, watch: &Watch) -> Result<Self, Error> {
+        let mut planned = Self::default();
+        if stage.horizon.nobody {
+            // Whom nobody knew can lose nothing.
+            return Ok(planned);
+        }
+        let _snapshot = reader.conn.unchecked_transaction()?;
+        let mut lookup = Lookup::new(&reader.conn, watch, watch.now, stage)?;
+        let holds = OpenHolds::of(&reader.conn, watch)?;
+        stage.each_staged(Which::After(None), &mut |staged| {
+            let id = staged.id.clone();
+            let (_, due) = lookup.due(staged)?;
+            if let Some(record) = due.record() {
+                let mut concerns = guard::concerns(record.kind, record.changed.as_deref());
+                if !concerns.is_empty() {
+                    let open = holds.of_user(&id)?;
+                    concerns.retain(|concern| !open.iter().any(|(_, held)| held == concern));
+                }
+                for concern in concerns {
+                    *planned.0.entry(concern).or_default() += 1;
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(planned)
+    }
+
+    /// Whether with so many more deactivations the guard would hold them all.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn would_hold(&self, reader: &Reader, watch: &Watch, more: u64) -> Result<bool, Error> {
+        let _snapshot = reader.conn.unchecked_transaction()?;
+        let mut planned = self.clone();
+        *planned.0.entry(Concern::Deactivation).or_default() += more;
+        let mut counts = Counts::new(&reader.conn, watch, planned, 0);
+        Ok(counts.refuse(&Concern::Deactivation)?.is_some())
+    }
+}
+
+/// How many of each concern there are in the window, this sync's included.
+pub(super) struct Counts<'a> {
+    conn: &'a Connection,
+    watch: &'a Watch,
+    planned: Planned,
+    sync_id: i64,
+    /// What the feed has; read when it is needed.
+    released: Option<Released>,
+    /// Of how many users it is a share; read when it matters.
+    users: BTreeMap<Concern, u64>,
+}
+
+impl<'a> Counts<'a> {
+    pub(super) fn new(
+        conn: &'a Connection,
+        watch: &'a Watch,
+        planned: Planned,
+        sync_id: i64,
+    ) -> Self {
+        Self {
+            conn,
+            watch,
+            planned,
+            sync_id,
+            released: None,
+            users: BTreeMap::new(),
+        }
+    }
+
+    /// Why one more of this concern must be held, in words; `None` if it may go through.
+    pub(super) fn refuse(&mut self, concern: &Concern) -> Result<Option<String>, Error> {
+        let released = match self.released.take() {
+            Some(released) => released,
+            None => window::released(self.conn, self.watch, self.sync_id)?,
+        };
+        let count = |counts: &BTreeMap<Concern, u64>| counts.get(concern).copied().unwrap_or(0);
+        // What was not planned, because it had to be asked for again, counts as it comes.
+        let here = count(&self.planned.0).max(count(&released.here) + 1);
+        let n = count(&released.elsewhere) + here;
+        self.released = Some(released);
+        let limit = self.watch.limits.of(concern);
+        let users = match self.users.get(concern) {
+            Some(users) => *users,
+            None if limit.asks_for_share(n) => {
+                let users = window::users(self.conn, self.watch, concern)?;
+                self.users.insert(concern.clone(), users);
+                users
+            }
+            None => 0,
+        };
+        Ok(limit.exceeded(n, users))
+    }
+
+    pub(super) fn let_through(&mut self, concern: &Concern) {
+        if let Some(released) = &mut self.released {
+            *released.here.entry(concern.clone()).or_default() += 1;
+        }
+    }
+}
