@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, params};
 
-use super::column::{count, time, whole};
+use super::column::{count, whole};
+use super::due::Lookup;
 use super::error::Error;
+use super::gate::{Gate, Treatment, Watch};
 use super::read::Reader;
 use super::stage::{Candidate, Stage, Staged};
 use super::staged::Which;
@@ -69,11 +70,17 @@ impl Stage {
         Ok(candidates)
     }
 
-    /// What the crawl tells of the directory behind the instance, by what it did not see.
+    /// What the crawl tells of the directory behind the instance: by whom it did not see, and by whom it saw as he was before
+    /// what the mirror has. An older stamp with nothing to undo, or that undoes only what a hold keeps, says nothing.
     ///
     /// # Errors
     /// Of the databases.
-    pub fn likeness(&self, reader: &Reader, candidates: &[Candidate]) -> Result<Likeness, Error> {
+    pub fn likeness(
+        &self,
+        reader: &Reader,
+        watch: &Watch,
+        candidates: &[Candidate],
+    ) -> Result<Likeness, Error> {
         let instance = self.key.instance.as_str();
         let known: u64 = reader
             .conn
@@ -81,19 +88,16 @@ impl Stage {
                 "SELECT count(*) FROM users WHERE instance = ?1 AND rowid <= ?2 AND gone_at IS NULL",
             )?
             .query_row(params![instance, self.horizon.max_rowid], |row| count(row, 0))?;
-        let mut newer = reader.conn.prepare_cached(
-            "SELECT modified_at FROM users WHERE instance = ?1 AND id = ?2 AND gone_at IS NULL",
-        )?;
+        let mut lookup = Lookup::new(&reader.conn, watch, watch.now, self)?.taking_over();
+        let whole = Treatment::HeldWhole(String::new());
+        let mut gate = Gate::new(&reader.conn, watch, &whole, 0)?;
         let mut older = 0;
         self.each_staged(Which::After(None), &mut |staged| {
-            if let Staged::Seen(arrived) = &staged.staged
-                && let Some(modified_at) = arrived.modified_at
-            {
-                let known: Option<Timestamp> = newer
-                    .query_row(params![instance, staged.id.as_str()], |row| time(row, 0))
-                    .optional()?
-                    .flatten();
-                older += u64::from(known.is_some_and(|known| modified_at < known));
+            if lookup.went_back(&staged)? {
+                let id = staged.id.clone();
+                let (_, due) = lookup.due(staged)?;
+                let passed = gate.pass(&mut lookup, &id, due)?;
+                older += u64::from(!passed.kept.is_empty());
             }
             Ok(ControlFlow::Continue(()))
         })?;

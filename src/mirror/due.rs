@@ -94,6 +94,20 @@ impl<'a> Lookup<'a> {
         })
     }
 
+    /// The same for another directory.
+    pub(super) fn taking_over(self) -> Self {
+        Self {
+            takes_over: true,
+            ..self
+        }
+    }
+
+    /// Whether a staged resource that lives in the mirror has an older stamp than the mirror has.
+    pub(super) fn went_back(&mut self, staged: &StagedRow) -> Result<bool, Error> {
+        let known = self.row(&staged.id)?;
+        Ok(known.is_some_and(|(known, _)| !known.gone && known.went_back(staged)))
+    }
+
     /// The mirror's row, and what is due for a staged resource beside it.
     pub(super) fn due(&mut self, staged: StagedRow) -> Result<(Option<Known>, Due), Error> {
         Ok(match self.row(&staged.id)? {

@@ -232,10 +232,11 @@ impl<'a> Gate<'a> {
             .into());
         };
         let is_gone = one.0.reason == Reason::Gone;
-        let open = self.holds.of_user(id)?;
+        let (open, concerns) = (self.holds.of_user(id)?, concerns_of(&due));
         let paths: Vec<&str> = open
             .iter()
-            .map(|(_, concern)| concern.path(is_gone))
+            .filter(|(_, held)| concerns.contains(held))
+            .map(|(_, held)| held.path(is_gone))
             .collect();
         if !paths.is_empty() && matches!(self.without(lookup, id, &due, &paths)?, Due::Kept) {
             return Ok(Due::Kept.into());

@@ -127,18 +127,8 @@ impl Writer<'_> {
             .collect::<Result<_, _>>()?;
         groups
             .into_iter()
-            .map(|(guard, attribute)| self.open_hold(stage, sync, guard, &attribute, None))
+            .map(|(guard, attribute)| self.open_hold(stage, sync, guard, &attribute))
             .collect()
-    }
-
-    /// Opens the hold of another directory of whose users none differs: it is a person's to say what it is, all the same.
-    pub(super) fn open_empty_hold(
-        &self,
-        stage: &Stage,
-        sync: &SyncRow,
-        why: &str,
-    ) -> Result<Opened, Error> {
-        self.open_hold(stage, sync, "source_changed".to_owned(), "", Some(why))
     }
 
     fn open_hold(
@@ -147,7 +137,6 @@ impl Writer<'_> {
         sync: &SyncRow,
         guard: String,
         attribute: &str,
-        why: Option<&str>,
     ) -> Result<Opened, Error> {
         let group = [&guard, attribute];
         let resource = sync.resource;
@@ -171,7 +160,7 @@ impl Writer<'_> {
             guard,
             attribute: (!attribute.is_empty()).then(|| attribute.to_owned()),
             count: digest.count,
-            limit_text: why.map_or_else(|| limits.join(BETWEEN_LIMITS), str::to_owned),
+            limit_text: limits.join(BETWEEN_LIMITS),
         };
         self.conn.execute(
             "INSERT INTO holds (instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at)
@@ -286,11 +275,6 @@ impl Writer<'_> {
                  THEN 'released' ELSE 'resolved' END
              WHERE state = 'held' AND resource = ?2 AND hold_id IN (SELECT id FROM holds WHERE instance = ?1)",
             params![instance, resource, hold_id],
-        )?;
-        // Of one of nobody there is no row that could tell that it was taken over.
-        self.conn.execute(
-            "UPDATE holds SET state = 'resolved' WHERE id = ?1 AND state = 'approved' AND count = 0",
-            [hold_id],
         )?;
         let mut open = self
             .conn

@@ -73,7 +73,7 @@ pub enum SourceChange {
 pub struct HeldUsers {
     /// The users who are held still, in the order of ids, and whether they were not seen at all.
     pub users: Vec<(ResourceId, bool)>,
-    /// Living users who are not among them, active ones first.
+    /// Living users of whom no hold says that they are not there, or not active; active ones first.
     pub witnesses: Vec<ResourceId>,
     /// Distinct ids that the complete crawl saw by which the hold was opened, which is the one that did not see
     /// those. `None` where it was opened by another one, which notices nobody's absence.
@@ -86,13 +86,12 @@ const HOLD: &str = "
     FROM holds";
 
 /// Which row of `holds` says that an instance may be another directory: one that waits for a person, or for the full sync that
-/// takes over. One of nobody, because all that differs was held before, is `resolved` by that sync.
+/// takes over.
 pub(super) const ANOTHER_DIRECTORY: &str = "
     guard = 'source_changed'
     AND (holds.state = 'open'
          OR holds.state = 'approved'
-            AND (count = 0
-                 OR EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held')))";
+            AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held'))";
 
 impl Reader {
     /// Holds, oldest first; of those that are closed too only where `closed` asks for them.
@@ -188,7 +187,7 @@ impl Reader {
              WHERE instance = ?1 AND gone_at IS NULL AND NOT EXISTS
                  (SELECT 1 FROM hold_changes JOIN holds ON holds.id = hold_id
                   WHERE hold_changes.resource = ?2 AND hold_changes.id = users.id AND hold_changes.state = 'held'
-                    AND holds.instance = ?1)
+                    AND hold_changes.path IN ('active', 'all') AND holds.instance = ?1)
              ORDER BY active DESC, changed_seq DESC LIMIT ?3",
         )?;
         let limit = i64::try_from(witnesses).unwrap_or(i64::MAX);

@@ -7,6 +7,7 @@ use super::apply::{Applied, Batch, Writer};
 use super::column::{time, to_json, whole};
 use super::error::Error;
 use super::gate::Treatment;
+use super::holds::ANOTHER_DIRECTORY;
 use super::stage::Stage;
 use crate::model::time::{our_text, their_text};
 use crate::model::{
@@ -189,17 +190,11 @@ impl Writer<'_> {
         sync.held = sync.held.saturating_sub(overtaken);
         self.write_sync(&sync)?;
         applied.opened = self.open_holds(stage, &sync)?;
-        if let (Treatment::HeldWhole(why), []) = (&batch.treatment, &applied.opened[..]) {
-            // The instance waits for a person, who needs something to approve.
-            applied
-                .opened
-                .push(self.open_empty_hold(stage, &sync, why)?);
-        }
         let watch = &batch.watch;
         match batch.treatment {
             Treatment::HeldWhole(_) | Treatment::Left => {
                 // The mirror keeps what it had, and is no fresher for it.
-                return self.stay_as_it_was(&sync, finish, &batch.treatment);
+                return self.stay_as_it_was(&sync, finish);
             }
             // Answers about a few users say nothing of the source.
             Treatment::Approved(_) => return Ok(()),
@@ -214,44 +209,41 @@ impl Writer<'_> {
         self.settle_rejects(stage, &sync)?;
         // `source_changed` ends when a person approves it or the old directory is back, `unlinked` when the instance is
         // configured again: neither because a sync that was under way meanwhile came to its end.
-        let is_same = batch.mends.is_some() || is_taken_over;
         let known = self
             .conn
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "UPDATE instances
-                 SET state = CASE WHEN state = 'unlinked' OR (state = 'source_changed' AND NOT ?3)
-                                       OR (state = 'failing' AND NOT ?4) THEN state
+                 SET state = CASE WHEN state = 'unlinked' OR (state = 'failing' AND NOT ?3) THEN state
+                                  WHEN EXISTS (SELECT 1 FROM holds WHERE instance = name AND {ANOTHER_DIRECTORY})
+                                  THEN 'source_changed'
                                   ELSE 'healthy' END,
                      not_before = NULL,
                      last_success_at = ?2,
-                     consecutive_failures = CASE WHEN ?4 THEN 0 ELSE consecutive_failures END
-                 WHERE name = ?1",
-            )?
+                     consecutive_failures = CASE WHEN ?3 THEN 0 ELSE consecutive_failures END
+                 WHERE name = ?1"
+            ))?
             .execute(params![
                 sync.instance.as_str(),
                 our_text(sync.finished_at),
-                is_same,
                 sync.shows_recovery()
             ])?;
         known_instance(known, &sync.instance)
     }
 
-    /// The end of a sync that looks like another directory's.
-    fn stay_as_it_was(
-        &self,
-        sync: &SyncRow,
-        finish: &Finish,
-        treatment: &Treatment,
-    ) -> Result<(), Error> {
+    /// The end of a sync that looks like another directory's. Where others have applied meanwhile all that differed, nothing
+    /// is held, and nobody needs to wait.
+    fn stay_as_it_was(&self, sync: &SyncRow, finish: &Finish) -> Result<(), Error> {
         if let Some(capabilities) = &finish.capabilities {
             self.set_capabilities(&sync.instance, sync.resource, capabilities)?;
         }
-        if matches!(treatment, Treatment::HeldWhole(_)) {
-            self.conn.execute(
-                "UPDATE instances SET state = 'source_changed' WHERE name = ?1 AND state <> 'unlinked'",
-                [sync.instance.as_str()],
-            )?;
-        }
+        self.conn.execute(
+            &format!(
+                "UPDATE instances SET state = 'source_changed'
+                 WHERE name = ?1 AND state <> 'unlinked'
+                   AND EXISTS (SELECT 1 FROM holds WHERE instance = name AND {ANOTHER_DIRECTORY})"
+            ),
+            [sync.instance.as_str()],
+        )?;
         Ok(())
     }
 

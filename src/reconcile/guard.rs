@@ -403,12 +403,17 @@ mod tests {
         for part in [
             "costCenter",
             "costCenter.display",
-            "costCenter.x.y",
+            "costCenter.value",
             "employeeNumber",
         ] {
             assert!(!is_found(&format!("{urn}:{part}")), "{part}");
         }
-        for own in ["costCenterOwner", "division", "name.costCenter"] {
+        for own in [
+            "costCenterOwner",
+            "division",
+            "name.costCenter",
+            "location.building",
+        ] {
             assert!(is_found(&format!("{urn}:{own}")), "{own}");
         }
         assert!(is_found("urn:x:User:costCenter.display"));

@@ -85,17 +85,21 @@ pub fn columns_of(path: &str) -> Option<Vec<&'static str>> {
     Some(places.map(|place| TEXT_COLUMNS[place]).collect())
 }
 
-/// Whether a SCIM path leads to or into an attribute of an extension that a column is read from: the attribute is empty when the
-/// column is, and [`put_back`] puts back all of it.
+/// Whether a SCIM path leads to what a column may be read from in either extension, such as a label in another spelling: it is
+/// no attribute by itself, and [`put_back`] puts it back with the column.
 pub(super) fn belongs_to_column(path: &str) -> bool {
     let inside = |urn| path.strip_prefix(urn)?.strip_prefix(':');
     let Some(inside) = EXTENSIONS.into_iter().find_map(inside) else {
         return false;
     };
-    let name = inside.split('.').next();
+    let is_half = |name| name == "value" || LABELS.contains(&name);
     COLUMNS.iter().any(|(_, source)| match source {
-        Source::Extension(attribute) => name == Some(attribute),
-        Source::Reference(reference, _) => name == Some(reference.attribute),
+        Source::Extension(attribute) => inside == *attribute,
+        Source::Reference(reference, _) => match inside.strip_prefix(reference.attribute) {
+            Some("") => true,
+            Some(below) => below.strip_prefix('.').is_some_and(is_half),
+            None => false,
+        },
         Source::Core(_) | Source::Element(..) => false,
     })
 }

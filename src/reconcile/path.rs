@@ -3,6 +3,7 @@
 
 use super::canonical::Node;
 use super::names::CORE_USER;
+use super::tree::write_text;
 use crate::model::user::TEXT_COLUMNS;
 
 /// Where a change is, as `changed` writes it. The names of columns belong to the columns: an
@@ -55,14 +56,22 @@ pub(super) enum Step {
 }
 
 impl ScimPath {
-    /// Goes on to a member. A colon follows the URN of an extension, a dot all else.
+    /// Goes on to a member. A colon follows the URN of an extension, a dot all else. A name that no SCIM attribute has (RFC
+    /// 7643 section 2.1) and that could be taken for several stands as text in brackets: no two places have one path.
     pub(super) fn member(&mut self, name: &str) {
-        match self.steps {
-            0 => {}
-            1 if self.text.contains(':') => self.text.push(':'),
-            _ => self.text.push('.'),
+        let is_urn = self.steps == 0 && name.contains(':') && !name.contains('[');
+        if !is_urn && name.contains(['.', ':', '[']) {
+            self.text.push('[');
+            write_text(name, &mut self.text);
+            self.text.push(']');
+        } else {
+            match self.steps {
+                0 => {}
+                1 if self.text.contains(':') && !self.text.contains('[') => self.text.push(':'),
+                _ => self.text.push('.'),
+            }
+            self.text.push_str(name);
         }
-        self.text.push_str(name);
         self.steps += 1;
     }
 
@@ -94,6 +103,25 @@ mod tests {
             path.member(name);
         }
         path.into_text()
+    }
+
+    #[test]
+    fn no_two_places_have_one_path() {
+        let places: [&[&str]; 9] = [
+            &["cost.code"],
+            &["cost", "code"],
+            &["urn:a", "b", "c"],
+            &["urn:a", "b.c"],
+            &["urn:a", "b:c"],
+            &["urn:a:b", "c"],
+            &["a", "b:c"],
+            &["a[\"b.c\"]"],
+            &["a", "b.c"],
+        ];
+        let paths: std::collections::BTreeSet<String> =
+            places.iter().map(|names| path(names)).collect();
+        assert_eq!(paths.len(), places.len(), "{paths:?}");
+        assert!(paths.contains(r#"["cost.code"]"#) && paths.contains(r#"urn:a["b.c"]"#));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Requests per window: one gate for all that talks to an instance (promise P8).
 //!
 //! Whoever wants to send a request waits here for a [`Slot`]. Of those who wait, one with
-//! [`Priority::High`] goes first, else the one who came first. But where those of high priority alone ask for more than
-//! the limits let through, every fifth slot is for the others: no full sync waits for ever.
+//! [`Priority::High`] goes first, else the one who came first. But once four of high
+//! priority have gone while one of low priority waited, that one goes: no full sync waits for ever.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

@@ -59,7 +59,7 @@ pub(super) async fn judge(
             return Ok((stage, reader, (Vec::new(), judgement)));
         };
         let candidates = stage.candidates(&reader, complete)?;
-        let likeness = stage.likeness(&reader, &candidates)?;
+        let likeness = stage.likeness(&reader, &watch, &candidates)?;
         let why = watch.limits.is_another_directory(&likeness);
         let judgement = match (change, why) {
             (SourceChange::Approved(hold_id), _) => Treatment::TakenOver(hold_id).into(),

@@ -19,7 +19,7 @@ use crate::scim::absence::{BATCH, Finding, Group, Inquiry, NOT_ASKED, Silence};
 use crate::scim::client::Asked;
 
 /// Living users who may be tried as witnesses.
-const WITNESSES: usize = 8;
+const WITNESSES: usize = 16;
 
 /// What became of one user of an approved hold.
 #[derive(Clone, Debug, Serialize)]
@@ -235,7 +235,7 @@ async fn ask_all(
 ) -> Result<(Stage, Reader), Error> {
     let total = held.users.len() as u64;
     let resource = reading.source.resource;
-    let (mut unseen, mut vanished) = (Vec::new(), Vec::new());
+    let (mut unseen, mut vanished, mut unshown) = (Vec::new(), Vec::new(), Vec::new());
     let mut silence = Silence::default();
     for ((id, is_unseen), done) in held.users.iter().zip(0..) {
         reading.tell(Phase::Asking, done, Some(total));
@@ -266,13 +266,8 @@ async fn ask_all(
                 .await?;
             }
             Ok(Asked::NotFound) if hold.guard == "blanking" => {
-                // Nobody asks for the change any more. Whether the user is gone is for a full sync to prove.
-                let id = id.clone();
-                stage = blocking(move || {
-                    stage.put_absent(base, &id)?;
-                    Ok(stage)
-                })
-                .await?;
+                unshown.push((base, id.clone()));
+                continue;
             }
             Ok(Asked::NotFound) => {
                 // Not to the end: the proof needs its witnesses.
@@ -284,6 +279,24 @@ async fn ask_all(
             Err(error) => drop(asking.unknown.insert(id.clone(), error.to_string())),
         }
         asking.end(one);
+    }
+    if !unshown.is_empty() {
+        let ids: Vec<ResourceId> = unshown.iter().map(|(_, id)| id.clone()).collect();
+        if is_anybody_shown(reading, held).await? {
+            // Nobody asks for the change any more. Whether the user is gone is for a full sync to prove.
+            stage = blocking(move || {
+                for (base, id) in &unshown {
+                    stage.put_absent(*base, id)?;
+                }
+                Ok(stage)
+            })
+            .await?;
+        } else {
+            let why = "404, as for users who should be there";
+            let unknown = ids.iter().map(|id| (id.clone(), why.to_owned()));
+            asking.unknown.extend(unknown);
+        }
+        asking.end(&ids);
     }
     // Gone needs its proof now; a person's word stands in for the company's witness. Of those who were seen when they
     // were held, no complete crawl says that it did not see them.
@@ -314,6 +327,18 @@ async fn ask_all(
         }
     }
     Ok((stage, reader))
+}
+
+/// Whether the instance answers about any of those who should be there: else a 404 says nothing.
+async fn is_anybody_shown(reading: &Reading, held: &HeldUsers) -> Result<bool, Error> {
+    for witness in &held.witnesses {
+        match reading.session.get(reading.source.resource, witness).await {
+            Ok(Asked::Found(_)) => return Ok(true),
+            Err(error) if error.is_cancelled() => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 /// Applies the answers. What another sync changed since is left to the next approval.

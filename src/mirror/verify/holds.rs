@@ -32,9 +32,7 @@ impl Verification<'_> {
             }
             // Of another directory that was approved, they are held until the next full sync.
             let may_be_held = state == "open" || (state == "approved" && guard == "source_changed");
-            // Another directory may have the same users with the same content.
-            let may_be_empty = guard == "source_changed" && kept == 0;
-            if (held == 0 && state == "open" && !may_be_empty) || (held > 0 && !may_be_held) {
+            if (held == 0 && state == "open") || (held > 0 && !may_be_held) {
                 return differ(format!(
                     "hold {id} is `{}`, but {held} are held",
                     Foreign(&state)
@@ -56,7 +54,7 @@ impl Verification<'_> {
              LEFT JOIN holds ON holds.id = record.hold_id AND holds.instance = record.instance
              LEFT JOIN hold_changes ON hold_changes.hold_id = record.hold_id
                  AND hold_changes.resource = record.resource AND hold_changes.id = record.id
-             WHERE CASE guard WHEN 'source_changed' THEN (holds.state = 'approved' OR count = 0) AND reason = 'source_changed'
+             WHERE CASE guard WHEN 'source_changed' THEN holds.state = 'approved' AND reason = 'source_changed'
                               ELSE hold_changes.state = 'released' AND reason <> 'source_changed' END IS NOT 1
              ORDER BY seq LIMIT 1",
         )?;

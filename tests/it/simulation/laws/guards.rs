@@ -39,10 +39,7 @@ impl Laws {
                 None => is_exact(conn, id, &hold)?,
                 Some(known) => {
                     let same = known.count == hold.count && known.digest == hold.digest;
-                    let is_taken_over = hold.guard == "source_changed" && hold.count == 0;
-                    let forward = known.state == "open"
-                        || known.state == hold.state
-                        || (is_taken_over && hold.state == "resolved");
+                    let forward = known.state == "open" || known.state == hold.state;
                     if !same || !forward {
                         return broken("a hold only closes", format!("{known:?}, now {hold:?}"));
                     }
@@ -148,7 +145,7 @@ impl Laws {
         let is_the_change = match (&*hold.guard, &change) {
             // What is taken over is what the next full sync finds. It is settled with the end of that one.
             ("source_changed", change) => {
-                (hold.state == "approved" || hold.count == 0 && hold.state == "resolved")
+                hold.state == "approved"
                     && change.as_ref().is_none_or(|(_, state)| state != "resolved")
             }
             ("deactivations", Some((path, state))) => {
@@ -317,9 +314,7 @@ fn is_exact(conn: &Connection, id: i64, hold: &Hold) -> Law {
     lines.sort();
     let digest = Sha256::digest(lines.concat());
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Of another directory whose users are held already, or do not differ, there is nobody left to hold.
-    let is_of_somebody = hold.count > 0 || hold.guard == "source_changed";
-    if lines.len() as i64 == hold.count && digest == hold.digest && is_of_somebody {
+    if lines.len() as i64 == hold.count && digest == hold.digest && hold.count > 0 {
         return Ok(());
     }
     broken("a hold names its exact set", format!("{lines:?}: {hold:?}"))
