@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::names::{MULTI_VALUED, Names};
 use super::peek::Members;
+use super::tree::DEEPEST;
 pub use super::tree::{Node, Unreadable};
 use crate::model::ResourceType;
 use crate::model::time::parse_lenient;
@@ -56,7 +57,11 @@ impl<'a> Resource<'a> {
                     }
                 }
                 "active" => *node = boolean(node)?,
-                name if MULTI_VALUED.contains(&name) && !matches!(node, Node::List(_)) => {
+                // The list around it must still be readable.
+                name if MULTI_VALUED.contains(&name)
+                    && !matches!(node, Node::List(_))
+                    && depth(node) <= DEEPEST - 2 =>
+                {
                     let single = std::mem::replace(node, Node::Bool(false));
                     *node = Node::List(vec![single]);
                 }
@@ -145,6 +150,16 @@ pub(super) fn with_active(resource: ResourceType, canonical: &str, active: bool)
     stored.to_text()
 }
 
+/// How deep a node nests: 0 for a scalar.
+fn depth(node: &Node<'_>) -> u32 {
+    let inside = match node {
+        Node::List(elements) => elements.iter().map(depth).max(),
+        Node::Object(members) => members.iter().map(|(_, node)| depth(node)).max(),
+        _ => return 0,
+    };
+    inside.unwrap_or(0) + 1
+}
+
 fn created(meta: &Node<'_>) -> Option<Timestamp> {
     match meta.get("created")? {
         Node::Text(time) => parse_lenient(time),
@@ -192,6 +207,24 @@ mod tests {
         let error = text(r#"{"userName":"a","USERNAME":"a"}"#).unwrap_err();
         assert!(error.starts_with("`userName`: "), "{error}");
         assert!(text(r#"{"emails":[{"value":"a","Value":null}]}"#).is_err());
+    }
+
+    #[test]
+    fn a_single_value_in_the_place_of_a_list_becomes_one_unless_that_could_not_be_read_again() {
+        assert_eq!(
+            text(r#"{"emails":"a@b","phoneNumbers":{"value":"1"}}"#).unwrap(),
+            r#"{"emails":["a@b"],"phoneNumbers":[{"value":"1"}]}"#
+        );
+        for deep in [48, 49] {
+            let json = format!(
+                r#"{{"emails":{}1{}}}"#,
+                r#"{"a":"#.repeat(deep),
+                "}".repeat(deep)
+            );
+            let canonical = text(&json).unwrap();
+            assert_eq!(canonical.contains('['), deep == 48);
+            assert_eq!(text(&canonical).unwrap(), canonical);
+        }
     }
 
     #[test]

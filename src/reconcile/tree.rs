@@ -209,7 +209,7 @@ fn list(mut elements: Vec<Node<'_>>) -> Option<Node<'_>> {
 /// How deep a resource may nest; SCIM needs four. The mirror and the feed wrap a resource in more JSON,
 /// and readers stop at 64 levels (.NET) or at 127 (`serde_json`): a guard would, too, and a guard that
 /// cannot read a change does not count it.
-const DEEPEST: u32 = 50;
+pub(super) const DEEPEST: u32 = 50;
 
 /// The visitor. On the way out of an error each level leaves its step in `trail`, so that a path
 /// costs nothing where all is well.

@@ -9,6 +9,9 @@ use crate::fuzz::json::{Flaw, Json};
 /// How deep a resource may nest.
 pub(super) const DEEPEST: usize = 50;
 
+/// Multi-valued attributes (RFC 7643 section 4.1.2).
+const LISTS: [&str; 3] = ["emails", "phoneNumbers", "addresses"];
+
 /// What the contract wants kept of a resource.
 pub(super) fn as_kept(resource: &Json) -> Option<Json> {
     let Json::Object(members) = resource else {
@@ -27,6 +30,12 @@ pub(super) fn as_kept(resource: &Json) -> Option<Json> {
                 Json::Text(text) if is(name, "active") && !text.is_empty() => {
                     Json::Bool(is(text, "true"))
                 }
+                // A single value is a list of one, where that can be read again.
+                single if LISTS.iter().any(|list| is(name, list)) => match single.content() {
+                    Some(Json::List(_)) | None => single.clone(),
+                    Some(single) if single.depth() + 2 <= DEEPEST => Json::List(vec![single]),
+                    Some(single) => single,
+                },
                 _ => value.clone(),
             };
             (name.clone(), value)
