@@ -11,6 +11,7 @@ use super::read::Reader;
 use crate::model::{InstanceName, ResourceId, ResourceType, UserColumns};
 use crate::reconcile::guard::Concern;
 use crate::reconcile::mapping::user_columns;
+use crate::reconcile::names::MULTI_VALUED;
 
 /// A row of `holds`, with how many of its changes are held still.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -84,6 +85,15 @@ const HOLD: &str = "
     SELECT id, instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at, closed_at,
            (SELECT count(*) FROM hold_changes WHERE hold_id = holds.id AND state = 'held')
     FROM holds";
+
+/// A hold because of which another one cannot be released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InTheWay {
+    /// The instance looks like another directory.
+    AnotherDirectory(i64),
+    /// A list of the user is held whole, and the change is part of it.
+    WholeList(i64),
+}
 
 /// Which row of `holds` says that an instance may be another directory: one that waits for a person, or for the full sync that
 /// takes over.
@@ -222,6 +232,37 @@ impl Reader {
             .prepare_cached("SELECT state FROM hold_changes WHERE hold_id = ?1 AND id = ?2")?
             .query_row(params![hold_id, id.as_str()], |row| row.get(0))
             .optional()?)
+    }
+
+    /// The other hold because of which a change of a user that still stands was not released; `None` for another reason.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn in_the_way(
+        &self,
+        instance: &InstanceName,
+        hold_id: i64,
+        id: &ResourceId,
+    ) -> Result<Option<InTheWay>, Error> {
+        if let SourceChange::Open(other) | SourceChange::Approved(other) =
+            self.source_change(instance)?
+        {
+            return Ok(Some(InTheWay::AnotherDirectory(other)));
+        }
+        let lists = MULTI_VALUED.map(|name| format!("'{name}'")).join(", ");
+        let other = self
+            .conn
+            .prepare_cached(&format!(
+                "SELECT hold_id FROM hold_changes JOIN holds ON holds.id = hold_id
+                 WHERE hold_changes.id = ?1 AND hold_id <> ?2 AND instance = ?3 AND holds.state = 'open'
+                   AND hold_changes.state = 'held' AND path IN ({lists})
+                 ORDER BY hold_id LIMIT 1"
+            ))?
+            .query_row(params![id.as_str(), hold_id, instance.as_str()], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        Ok(other.map(InTheWay::WholeList))
     }
 }
 

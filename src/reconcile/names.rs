@@ -19,7 +19,7 @@ pub const LINK: &str = "$ref";
 
 /// The multi-valued attributes of users that are mirrored (RFC 7643 section 4.1.2): a single value in such a place is a list of
 /// one.
-pub(super) const MULTI_VALUED: [&str; 3] = ["emails", "phoneNumbers", "addresses"];
+pub const MULTI_VALUED: [&str; 3] = ["emails", "phoneNumbers", "addresses"];
 
 /// The names that are known at one place of a resource, each with those that stand below it.
 pub(super) struct Names(&'static [(&'static str, &'static Self)]);

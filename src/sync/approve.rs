@@ -1,22 +1,20 @@
 //! Approving a hold: each of its users is asked for again, and those for whom the change still stands
 //! are released. It is a sync of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod asking;
+
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::read::{Reading, blocking};
-use super::{
-    Context, Error, Phase, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, absent, session, settle,
-};
+use super::{Context, Error, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, session, settle};
 use crate::mirror::apply::{Batch, Finish, SyncRow, Treatment};
-use crate::mirror::read::{HeldUsers, HoldRow};
+use crate::mirror::read::{HeldUsers, HoldRow, InTheWay};
 use crate::mirror::stage::{Stage, StageKey};
 use crate::mirror::{self, Mirror, Reader};
-use crate::model::{Mode, Outcome, ResourceId, Shares, Trigger};
-use crate::scim::absence::{BATCH, Finding, Group, Inquiry, NOT_ASKED, Silence};
-use crate::scim::client::Asked;
+use crate::model::{InstanceName, Mode, Outcome, ResourceId, Trigger};
+use asking::{Asking, ask_all};
 
 /// Living users who may be tried as witnesses.
 const WITNESSES: usize = 16;
@@ -93,8 +91,8 @@ pub async fn approve(
             return Err(error);
         }
     }
-    let hold_id = hold.id;
-    let fates = mirror.read(move |reader| fates(&reader, hold_id, &held, &asking));
+    let (instance, hold_id) = (source.instance.clone(), hold.id);
+    let fates = mirror.read(move |reader| fates(&reader, &instance, hold_id, &held, &asking));
     Ok((row, fates.await?))
 }
 
@@ -183,164 +181,6 @@ async fn record_failure(
     Ok(())
 }
 
-/// How far the asking came.
-#[derive(Default)]
-struct Asking {
-    /// Who was answered for.
-    answered: BTreeSet<ResourceId>,
-    /// Of whom is not known whether the change still stands, and why.
-    unknown: BTreeMap<ResourceId, String>,
-    /// Who is asked for, and not yet to the end.
-    under_way: BTreeSet<ResourceId>,
-}
-
-impl Asking {
-    fn begin(&mut self, ids: &[ResourceId]) {
-        self.under_way.extend(ids.iter().cloned());
-    }
-
-    /// Of these all is known that asking can tell: who is not unknown was answered for.
-    fn end(&mut self, ids: &[ResourceId]) {
-        for id in ids {
-            self.under_way.remove(id);
-            if !self.unknown.contains_key(id) {
-                self.answered.insert(id.clone());
-            }
-        }
-    }
-
-    /// It goes no further, for this reason: what became of the asking for each.
-    fn break_off(&mut self, held: &HeldUsers, why: &str) {
-        for (id, _) in &held.users {
-            let what = if self.answered.contains(id) {
-                "asked for, but not released"
-            } else if self.under_way.contains(id) {
-                "asked for, but not to the end"
-            } else {
-                "not asked for"
-            };
-            let unknown = self.unknown.entry(id.clone());
-            unknown.or_insert_with(|| format!("{what}: {why}"));
-        }
-    }
-}
-
-async fn ask_all(
-    reading: &Reading,
-    mut stage: Stage,
-    mut reader: Reader,
-    hold: &HoldRow,
-    held: &HeldUsers,
-    asking: &mut Asking,
-) -> Result<(Stage, Reader), Error> {
-    let total = held.users.len() as u64;
-    let resource = reading.source.resource;
-    let (mut unseen, mut vanished, mut unshown) = (Vec::new(), Vec::new(), Vec::new());
-    let mut silence = Silence::default();
-    for ((id, is_unseen), done) in held.users.iter().zip(0..) {
-        reading.tell(Phase::Asking, done, Some(total));
-        if *is_unseen {
-            unseen.push(id.clone());
-            continue;
-        }
-        if silence.is_long() {
-            asking.unknown.insert(id.clone(), NOT_ASKED.to_owned());
-            continue;
-        }
-        if !id.is_askable() {
-            let why = "this id cannot be asked for".to_owned();
-            asking.unknown.insert(id.clone(), why);
-            continue;
-        }
-        let base = (reading.head)();
-        let one = std::slice::from_ref(id);
-        asking.begin(one);
-        let answer = reading.session.get(resource, id).await;
-        silence.note(answer.is_ok());
-        match answer {
-            Ok(Asked::Found(row)) => {
-                (stage, reader) = blocking(move || {
-                    settle::put_row(&mut stage, &reader, resource, base, &row)?;
-                    Ok((stage, reader))
-                })
-                .await?;
-            }
-            Ok(Asked::NotFound) if hold.guard == "blanking" => {
-                unshown.push((base, id.clone()));
-                continue;
-            }
-            Ok(Asked::NotFound) => {
-                // Not to the end: the proof needs its witnesses.
-                vanished.push(id.clone());
-                continue;
-            }
-            Ok(Asked::Unclear(why)) => drop(asking.unknown.insert(id.clone(), why)),
-            Err(error) if error.is_cancelled() => return Err(error.into()),
-            Err(error) => drop(asking.unknown.insert(id.clone(), error.to_string())),
-        }
-        asking.end(one);
-    }
-    if !unshown.is_empty() {
-        let ids: Vec<ResourceId> = unshown.iter().map(|(_, id)| id.clone()).collect();
-        if is_anybody_shown(reading, held).await? {
-            // Nobody asks for the change any more. Whether the user is gone is for a full sync to prove.
-            stage = blocking(move || {
-                for (base, id) in &unshown {
-                    stage.put_absent(*base, id)?;
-                }
-                Ok(stage)
-            })
-            .await?;
-        } else {
-            let why = "404, as for users who should be there";
-            let unknown = ids.iter().map(|id| (id.clone(), why.to_owned()));
-            asking.unknown.extend(unknown);
-        }
-        asking.end(&ids);
-    }
-    // Gone needs its proof now; a person's word stands in for the company's witness. Of those who were seen when they
-    // were held, no complete crawl says that it did not see them.
-    for (distinct, absent) in [(held.distinct, unseen), (None, vanished)] {
-        let inquiry = Inquiry {
-            session: &reading.session,
-            resource,
-            distinct,
-            head: &reading.head,
-            clock: &*reading.context.clock,
-        };
-        for candidates in absent.chunks(BATCH) {
-            let group = Group {
-                candidates: candidates.to_vec(),
-                shares: Shares::Nothing,
-                same: Vec::new(),
-                anybody: held.witnesses.clone(),
-            };
-            asking.begin(candidates);
-            let findings = inquiry.ask(&group, &mut silence).await?;
-            for finding in &findings {
-                if let Finding::Unresolved { id, why, .. } = finding {
-                    asking.unknown.insert(id.clone(), why.clone());
-                }
-            }
-            asking.end(candidates);
-            (stage, reader) = absent::record(reading, stage, reader, findings).await?;
-        }
-    }
-    Ok((stage, reader))
-}
-
-/// Whether the instance answers about any of those who should be there: else a 404 says nothing.
-async fn is_anybody_shown(reading: &Reading, held: &HeldUsers) -> Result<bool, Error> {
-    for witness in &held.witnesses {
-        match reading.session.get(reading.source.resource, witness).await {
-            Ok(Asked::Found(_)) => return Ok(true),
-            Err(error) if error.is_cancelled() => return Err(error.into()),
-            Ok(_) | Err(_) => {}
-        }
-    }
-    Ok(false)
-}
-
 /// Applies the answers. What another sync changed since is left to the next approval.
 async fn apply(
     mirror: &Mirror,
@@ -414,6 +254,7 @@ async fn apply(
 
 fn fates(
     reader: &Reader,
+    instance: &InstanceName,
     hold_id: i64,
     held: &HeldUsers,
     asking: &Asking,
@@ -426,17 +267,36 @@ fn fates(
                 Some("resolved") => Fate::Resolved,
                 _ => Fate::Failed,
             };
-            let why = asking.unknown.get(id).map(String::as_str);
-            let why = why.unwrap_or(
-                "it was changed meanwhile, could not be read, or is part of a list that another hold keeps whole",
-            );
+            let why = match (result, asking.unknown.get(id)) {
+                (Fate::Approved | Fate::Resolved, _) => None,
+                (Fate::Failed, Some(why)) => Some(why.clone()),
+                (Fate::Failed, None) => Some(why_unreleased(reader, instance, hold_id, id)?),
+            };
             Ok(Answer {
                 hold_id,
                 resource: crate::model::ResourceType::User.as_str(),
                 id: id.as_str().to_owned(),
                 result,
-                why: (result == Fate::Failed).then(|| why.to_owned()),
+                why,
             })
         })
         .collect()
+}
+
+/// Why an answer released nobody.
+fn why_unreleased(
+    reader: &Reader,
+    instance: &InstanceName,
+    hold_id: i64,
+    id: &ResourceId,
+) -> Result<String, mirror::Error> {
+    Ok(match reader.in_the_way(instance, hold_id, id)? {
+        Some(InTheWay::AnotherDirectory(other)) => {
+            format!("the instance looks like another directory: settle hold {other} first")
+        }
+        Some(InTheWay::WholeList(other)) => {
+            format!("hold {other} keeps the whole list that it is part of: approve that one first")
+        }
+        None => "it was changed meanwhile, or could not be read".to_owned(),
+    })
 }

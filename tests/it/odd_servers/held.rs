@@ -2,6 +2,7 @@
 //! resolves itself when it was a mistake.
 
 mod approved;
+mod beside;
 
 use std::collections::BTreeSet;
 

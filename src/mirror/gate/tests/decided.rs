@@ -287,3 +287,33 @@ async fn an_incremental_sync_under_way_writes_nothing_once_it_looks_like_another
     assert_eq!(change, SourceChange::Open(1));
     assert_eq!(world.difference(), None);
 }
+
+/// A full sync that has found the old directory again comes to its end after a person has approved the other one: there is
+/// nothing to take over any more, and the guards are as they were.
+#[tokio::test]
+async fn approving_a_directory_that_is_away_again_takes_nothing_over() {
+    let old = IDS.map(|id| titled(id, "x"));
+    let mut world = guarded(&old).await;
+    let mut stage = world.stage(Mode::Full);
+    world.crawl(&mut stage, &IDS.map(|id| titled(id, "y")));
+    let whole = Treatment::HeldWhole("6 of 6".to_owned());
+    assert_eq!(apply_as(&mut world, stage, whole).await.held, 6);
+
+    let mut stage = world.stage(Mode::Full);
+    world.crawl(&mut stage, &old);
+    let (mut batch, finish) = world.ending(&stage).await;
+    batch.mends = Some(1);
+    let digest: String = world.ask("SELECT digest FROM holds");
+    let now = world.now;
+    let written = world.mirror.write(move |writer| {
+        writer.approve_source_change(1, &digest, now)?;
+        writer.apply(&mut stage, &batch, None, &finish)
+    });
+    assert_eq!(written.await.unwrap().updated, 0);
+    let change = world.reader().source_change(&name("acme"));
+    assert_eq!(change.unwrap(), SourceChange::None);
+    let states =
+        "SELECT state AS x FROM instances UNION ALL SELECT DISTINCT state FROM hold_changes";
+    assert_eq!(column(&world, states), "healthy resolved");
+    assert_eq!(world.difference(), None);
+}
