@@ -74,7 +74,8 @@ pub enum SourceChange {
 pub struct HeldUsers {
     /// The users who are held still, in the order of ids, and whether they were not seen at all.
     pub users: Vec<(ResourceId, bool)>,
-    /// Living users of whom no hold says that they are not there, or not active; active ones first.
+    /// Living users of whom no hold says that they are not there, or not active: active ones first, and of those whoever has not
+    /// changed for longest.
     pub witnesses: Vec<ResourceId>,
     /// Distinct ids that the complete crawl saw by which the hold was opened, which is the one that did not see
     /// those. `None` where it was opened by another one, which notices nobody's absence.
@@ -198,7 +199,7 @@ impl Reader {
                  (SELECT 1 FROM hold_changes JOIN holds ON holds.id = hold_id
                   WHERE hold_changes.resource = ?2 AND hold_changes.id = users.id AND hold_changes.state = 'held'
                     AND hold_changes.path IN ('active', 'all') AND holds.instance = ?1)
-             ORDER BY active DESC, changed_seq DESC LIMIT ?3",
+             ORDER BY active DESC, changed_seq LIMIT ?3",
         )?;
         let limit = i64::try_from(witnesses).unwrap_or(i64::MAX);
         let living = living

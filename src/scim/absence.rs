@@ -170,7 +170,7 @@ impl Inquiry<'_> {
             tried.extend(opening.map(|o| ResourceId::new(o.id.clone())));
         }
         let mut absent =
-            "sight may be lost: this crawl saw no living user who could be a witness".to_owned();
+            "sight may be lost: no living user is known who could be a witness".to_owned();
         for id in tried.into_iter().take(MOST_TRIED_AS_WITNESS) {
             match self.question(&id, silence).await? {
                 Answer::Found { .. } => {
@@ -182,7 +182,7 @@ impl Inquiry<'_> {
                 }
                 Answer::NotFound { .. } => {
                     absent =
-                        "sight may be lost: a witness whom this crawl saw answers 404".to_owned();
+                        "sight may be lost: a witness who should be there answers 404".to_owned();
                 }
                 Answer::None(reason) => {
                     absent = format!("a witness could not be asked for: {reason}");
