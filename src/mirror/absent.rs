@@ -23,6 +23,13 @@ const WITNESSES_KEPT: usize = 64;
 const KINDS: [Shares; 3] = [Shares::Company, Shares::Department, Shares::Location];
 const GROUP_COLUMNS: &str = "coalesce(company_id, company), coalesce(department_id, department), coalesce(location_id, location)";
 
+/// How many of those who were known at the crawl's start are not gone: the count that is kept, less those who came since. The plus
+/// keeps the planner to the few rowids; counting all of them reads every page of `users`, half of what an unchanged sync costs.
+const LIVING_AT_START: &str = "
+    SELECT max(0,
+        coalesce((SELECT living FROM source_counts WHERE instance = ?1 AND resource = ?2), 0)
+        - (SELECT count(*) FROM users WHERE rowid > ?3 AND +instance = ?1 AND gone_at IS NULL))";
+
 /// One user's company, department and location.
 type Keys = [Option<String>; 3];
 
@@ -82,12 +89,10 @@ impl Stage {
         candidates: &[Candidate],
     ) -> Result<Likeness, Error> {
         let instance = self.key.instance.as_str();
-        let known: u64 = reader
-            .conn
-            .prepare_cached(
-                "SELECT count(*) FROM users WHERE instance = ?1 AND rowid <= ?2 AND gone_at IS NULL",
-            )?
-            .query_row(params![instance, self.horizon.max_rowid], |row| count(row, 0))?;
+        let known: u64 = reader.conn.prepare_cached(LIVING_AT_START)?.query_row(
+            params![instance, self.key.resource.as_str(), self.horizon.max_rowid],
+            |row| count(row, 0),
+        )?;
         let mut lookup = Lookup::new(&reader.conn, watch, watch.now, self)?.taking_over();
         let whole = Treatment::HeldWhole(String::new());
         let mut gate = Gate::new(&reader.conn, watch, &whole, 0)?;

@@ -88,12 +88,20 @@ fn open(path: &Path, access: OpenFlags, busy: Duration) -> Result<Connection, Er
     // The last connection to close would otherwise remove `-wal` and `-shm`, and an unprivileged reader cannot make them
     // (promise P12). Before anything is read, so that it also holds when that fails.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    keep_plans(&conn)?;
     conn.busy_timeout(busy)?;
     conn.execute_batch(PRAGMAS)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     // Nothing of the file was read so far; this does, and fails here if it cannot be.
     conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
     Ok(conn)
+}
+
+/// A statement keeps its plan whatever is bound to it. SQLite would otherwise prepare one with a range anew whenever other bounds
+/// come, to look whether another index suits those better: with each page of a crawl.
+pub(super) fn keep_plans(conn: &Connection) -> Result<(), Error> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 /// `PRAGMA user_version`, as the log has it.

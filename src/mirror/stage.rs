@@ -150,6 +150,7 @@ const PRAGMAS: &str = "
     PRAGMA synchronous = OFF;    -- only for the next line, which has nothing to lose yet
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL; -- checkpoints are synced, commits are not
+    PRAGMA wal_autocheckpoint = 65536; -- 256 MiB: most stages are removed before any of it was written twice
 ";
 
 impl Stage {
@@ -440,6 +441,7 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     )?;
     // What is about to be removed need not be moved into the file first.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    super::connect::keep_plans(&conn)?;
     conn.execute_batch(PRAGMAS)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     Ok(conn)

@@ -22,7 +22,8 @@ pub fn their_text(time: Timestamp) -> String {
 /// not understood in them, such as a zone in brackets, would move the time by hours.
 #[must_use]
 pub fn parse_lenient(text: &str) -> Option<Timestamp> {
-    let (civil, rest) = text.trim().split_at_checked("0000-00-00T00:00:00".len())?;
+    let text = text.trim();
+    let (civil, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
     if !has_shape(civil, "0000-00-00T00:00:00") {
         return None;
     }
@@ -40,10 +41,15 @@ pub fn parse_lenient(text: &str) -> Option<Timestamp> {
     if hours > "23" {
         return None;
     }
-    let fraction = &fraction[..fraction.len().min(FRACTION_CHARS)];
-    let time: Timestamp = format!("{civil}{fraction}{sign}{hours}:{minutes}")
-        .parse()
-        .ok()?;
+    let time: Timestamp = if offset == "Z" && fraction.len() <= FRACTION_CHARS {
+        // As instances write it: nothing to mend.
+        text.parse().ok()?
+    } else {
+        let fraction = &fraction[..fraction.len().min(FRACTION_CHARS)];
+        format!("{civil}{fraction}{sign}{hours}:{minutes}")
+            .parse()
+            .ok()?
+    };
     (time.as_second() >= YEAR_ZERO).then_some(time)
 }
 

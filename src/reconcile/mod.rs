@@ -21,6 +21,7 @@ pub mod mapping;
 pub mod names;
 mod path;
 mod peek;
+pub(crate) mod scan;
 mod tree;
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::scan::first_special;
+
 /// A place in an object: before a name, or before the value that follows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members<'a> {
@@ -55,8 +57,12 @@ impl<'a> Name<'a> {
 
     /// Whether it is this attribute's (RFC 7643 section 2.1).
     pub(super) fn is(self, attribute: &str) -> bool {
-        self.text()
-            .is_some_and(|name| name.eq_ignore_ascii_case(attribute))
+        let inside = self.0.trim_matches('"');
+        inside.eq_ignore_ascii_case(attribute)
+            // Escapes are longer than what they spell.
+            || inside.len() > attribute.len()
+                && inside.contains('\\')
+                && (self.text()).is_some_and(|name| name.eq_ignore_ascii_case(attribute))
     }
 }
 
@@ -108,6 +114,7 @@ fn string_len(json: &[u8]) -> Option<usize> {
         return None;
     }
     loop {
+        place = first_special(json, place)?;
         match json.get(place)? {
             b'"' => return Some(place + 1),
             b'\\' => place += 2,
