@@ -30,7 +30,7 @@ struct User {
 }
 
 impl Directory {
-    /// So many users, 1,559 bytes each or a little more or less.
+    /// So many users, about 1,940 bytes each.
     pub(crate) fn new(count: usize) -> Self {
         let month = SignedDuration::from_hours(30 * 24);
         let start = Timestamp::from_second((Timestamp::now() - month).as_second())
