@@ -1,6 +1,6 @@
 //! The users of an instance, each rendered once, in the order of their ids.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,10 +16,22 @@ const STEP: SignedDuration = SignedDuration::from_hours(1);
 const TAIL: SignedDuration = SignedDuration::from_mins(10);
 
 pub(crate) struct Directory {
+    shape: Shape,
     users: Vec<User>,
     /// Its own clock.
     now: Timestamp,
     changes: usize,
+}
+
+/// How much is said of each user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// About 300 bytes: a name, a title.
+    Slim,
+    /// About 1,559 bytes: what ServiceNow shows of an employee.
+    Usual,
+    /// About 5,000 bytes: the same, and a long text in a custom attribute.
+    Large,
 }
 
 struct User {
@@ -30,15 +42,15 @@ struct User {
 }
 
 impl Directory {
-    /// So many users, about 1,940 bytes each.
-    pub(crate) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize, shape: Shape) -> Self {
         let month = SignedDuration::from_hours(30 * 24);
         let start = Timestamp::from_second((Timestamp::now() - month).as_second())
             .expect("whole seconds of a time are a time");
         let users = (0..count)
-            .map(|number| User::new(number, count, start))
+            .map(|number| User::new(number, count, start, shape))
             .collect();
         Self {
+            shape,
             users,
             now: start,
             changes: 0,
@@ -58,7 +70,7 @@ impl Directory {
                 SignedDuration::ZERO
             };
             user.modified = self.now + tail;
-            user.render(self.changes);
+            user.render(self.changes, self.shape);
         }
     }
 
@@ -83,6 +95,11 @@ impl Directory {
     pub(crate) fn user(&self, id: &str) -> Option<&[u8]> {
         let place = self.users.binary_search_by(|user| user.id.as_str().cmp(id));
         place.ok().map(|place| &self.users[place].json[..])
+    }
+
+    pub(crate) fn bytes_a_user(&self) -> usize {
+        let bytes: usize = self.users.iter().map(|user| user.json.len()).sum();
+        bytes / self.users.len()
     }
 
     /// The id of an active user in the middle.
@@ -170,7 +187,7 @@ impl Bound {
 }
 
 impl User {
-    fn new(number: usize, count: usize, modified: Timestamp) -> Self {
+    fn new(number: usize, count: usize, modified: Timestamp, shape: Shape) -> Self {
         let spread = (number as u64) * (u64::MAX / count as u64);
         let mut user = Self {
             number,
@@ -178,7 +195,7 @@ impl User {
             modified,
             json: Vec::new(),
         };
-        user.render(0);
+        user.render(0, shape);
         user
     }
 
@@ -187,11 +204,36 @@ impl User {
     }
 
     /// `version` is part of the title.
-    fn render(&mut self, version: usize) {
+    fn render(&mut self, version: usize, shape: Shape) {
+        let mut json = String::new();
+        let rendered = match shape {
+            Shape::Slim => self.slim(version, &mut json),
+            Shape::Usual => self.usual(version, "", &mut json),
+            Shape::Large => {
+                let sentence = "Keeps what runs running, and says so when it does not. ";
+                let about = format!(r#""u_about":"{}","#, sentence.repeat(62));
+                self.usual(version, &about, &mut json)
+            }
+        };
+        rendered.expect("a string takes everything");
+        self.json = json.into_bytes();
+    }
+
+    fn slim(&self, version: usize, json: &mut String) -> fmt::Result {
+        let (number, id) = (self.number, &self.id);
+        write!(
+            json,
+            r#"{{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{id}","meta":{{"resourceType":"User","lastModified":"{}"}},"userName":"user.{number}","displayName":"Valdimar Okonkwo {number}","title":"Engineer {version}","active":{}}}"#,
+            self.modified,
+            self.is_active(),
+        )
+    }
+
+    /// `custom` is more members of the extension, each with a comma behind it.
+    fn usual(&self, version: usize, custom: &str, json: &mut String) -> fmt::Result {
         const BASE: &str = "https://example-dev.service-now.com/api/now/scim";
         const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
-        let number = self.number;
-        let id = &self.id;
+        let (number, id) = (self.number, &self.id);
         let reference = |salt, of: usize| {
             let one = number % of;
             format!("{:016x}{:016x}", mixed(one, salt), mixed(one, salt + 1))
@@ -199,18 +241,17 @@ impl User {
         let (department, cost_center) = (reference(2, 200), reference(4, 100));
         let (company, location) = (reference(6, 20), reference(8, 50));
         let manager = reference(10, 500);
-        let (given, family) = (
-            format!("Noor{}", number % 1000),
-            format!("Valdimar-Okonkwo{number}"),
-        );
-        let mut json = format!(
+        let given = format!("Noor{}", number % 1000);
+        let family = format!("Okonkwo{number}");
+        write!(
+            json,
             r#"{{"schemas":["{EXTENSION}","urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{id}","externalId":"hr-{number:07}","meta":{{"resourceType":"User","created":"2024-11-04T07:15:22Z","lastModified":"{}","location":"{BASE}/Users/{id}"}},"userName":"user.{number}","name":{{"familyName":"{family}","givenName":"{given}"}},"displayName":"{given} {family}","title":"Reliability Engineer {version}","userType":"Employee","preferredLanguage":"en","timezone":"Europe/Oslo","active":{},"emails":[{{"value":"user.{number}@example.org","type":"work"}}],"phoneNumbers":[{{"value":"+47 555 {number:07}","type":"work"}},{{"value":"+47 559 {number:07}","type":"mobile"}}],"#,
             self.modified,
             self.is_active(),
-        );
+        )?;
         write!(
             json,
-            r#""addresses":[{{"type":"home","streetAddress":"{} Harbour Street","locality":"Oslo","region":"Oslo","postalCode":"0150","country":"NO"}}],"{EXTENSION}":{{"employeeNumber":"E-{number:07}","costCenter":{{"value":"{cost_center}","name":"Cost centre {}","$ref":"{BASE}/CostCenters/{cost_center}"}},"company":{{"value":"{company}","name":"Company {}","$ref":"{BASE}/Companies/{company}"}},"department":{{"value":"{department}","name":"Department {}","$ref":"{BASE}/Departments/{department}"}},"manager":{{"value":"{manager}","displayName":"Manager {}","$ref":"{BASE}/Users/{manager}"}},"location":{{"value":"{location}","name":"Location {}","$ref":"{BASE}/Locations/{location}"}}}}}}"#,
+            r#""addresses":[{{"type":"home","streetAddress":"{} Harbour Street","locality":"Oslo","postalCode":"0150","country":"NO"}}],"{EXTENSION}":{{{custom}"employeeNumber":"E-{number:07}","costCenter":{{"value":"{cost_center}","name":"Cost centre {}"}},"company":{{"value":"{company}","name":"Company {}"}},"department":{{"value":"{department}","name":"Department {}","$ref":"{BASE}/Departments/{department}"}},"manager":{{"value":"{manager}","displayName":"Manager {}","$ref":"{BASE}/Users/{manager}"}},"location":{{"value":"{location}","name":"Location {}"}}}}}}"#,
             number % 300,
             number % 100,
             number % 20,
@@ -218,8 +259,6 @@ impl User {
             number % 500,
             number % 50,
         )
-        .expect("a string takes everything");
-        self.json = json.into_bytes();
     }
 }
 

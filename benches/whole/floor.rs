@@ -1,12 +1,27 @@
 //! What the work costs at least: reading all pages and dropping them, and letting SQLite copy the same rows.
 
+use std::path::Path;
+
 use rusqlite::Connection;
+
+use crate::measure::{self, Cost};
 
 /// Users on a page.
 const PAGE: usize = 200;
 
 /// No user is rendered shorter than this.
 const LEAST_USER_BYTES: usize = 1_000;
+
+/// What reading so many users costs a process that does nothing else.
+pub(crate) fn reading(folder: &Path, url: &str, users: usize) -> Cost {
+    measure::run_self(folder, &["role:floor", url, &users.to_string()])
+}
+
+/// What SQLite needs for copying what a first sync wrote.
+pub(crate) fn writing(folder: &Path, mirror: &Path, copy: &Path) -> Cost {
+    let [mirror, copy] = [mirror, copy].map(|path| path.to_str().expect("a path of text"));
+    measure::run_self(folder, &["role:write-floor", mirror, copy])
+}
 
 /// The role `floor`: reads so many users by `startIndex` on one connection, with the client's HTTP library.
 pub(crate) fn read(url: &str, users: &str) {

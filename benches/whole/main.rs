@@ -6,10 +6,16 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a benchmark that measures something else than it says stops at once; its result is its output"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark measures real time, and waits for other processes"
 )]
 
 mod cli;
+mod delay;
 mod directory;
 mod floor;
 mod home;
@@ -19,6 +25,8 @@ mod sync;
 mod table;
 
 use clap::Parser as _;
+
+use cli::Group;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,10 +40,21 @@ fn main() {
 }
 
 fn run(cli: &cli::Cli) {
-    println!("{}", table::machine());
+    let sizes = cli.sizes();
     let mut figures = table::Figures::default();
-    for users in cli.sizes() {
-        sync::run(users, cli.rounds(), &mut figures);
+    for group in &sizes.groups {
+        match group {
+            Group::Sync => {
+                for &users in &sizes.sync_users {
+                    sync::run(users, sizes.rounds, &mut figures);
+                }
+            }
+            Group::Delay => delay::run(&sizes, &mut figures),
+            Group::Daemon => {}
+            Group::Load => {}
+            Group::Growth => {}
+            Group::Feed => {}
+        }
     }
     println!("{figures}");
     figures.save(&cli.json_path());

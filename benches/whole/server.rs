@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
@@ -20,17 +21,22 @@ pub(crate) struct Server {
 }
 
 struct Shared {
-    directory: RwLock<Directory>,
+    /// What each account sees.
+    directories: Vec<RwLock<Directory>>,
     requests: AtomicU64,
+    /// Before each page, in milliseconds.
+    delay_ms: AtomicU64,
     /// The first request that was not understood.
     misunderstood: Mutex<Option<String>>,
 }
 
 impl Server {
-    pub(crate) fn start(directory: Directory) -> Self {
+    /// A directory for each account.
+    pub(crate) fn start(directories: impl IntoIterator<Item = Directory>) -> Self {
         let shared = Arc::new(Shared {
-            directory: RwLock::new(directory),
+            directories: directories.into_iter().map(RwLock::new).collect(),
             requests: AtomicU64::new(0),
+            delay_ms: AtomicU64::new(0),
             misunderstood: Mutex::new(None),
         });
         let router = Router::new()
@@ -54,14 +60,27 @@ impl Server {
         }
     }
 
+    /// What the first account sees.
     pub(crate) fn directory(&self) -> RwLockReadGuard<'_, Directory> {
-        let directory = self.shared.directory.read();
+        let directory = self.shared.directories[0].read();
         directory.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, to be changed.
     pub(crate) fn directory_mut(&self) -> RwLockWriteGuard<'_, Directory> {
-        let directory = self.shared.directory.write();
+        self.directory_of(0)
+    }
+
+    /// What this account sees, to be changed.
+    pub(crate) fn directory_of(&self, account: usize) -> RwLockWriteGuard<'_, Directory> {
+        let directory = self.shared.directories[account].write();
         directory.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every list request takes so much longer from now on.
+    pub(crate) fn delay(&self, delay: Duration) {
+        let delay = u64::try_from(delay.as_millis()).expect("a delay is short");
+        self.shared.delay_ms.store(delay, Ordering::Relaxed);
     }
 
     /// Requests since this was last asked.
@@ -79,22 +98,61 @@ impl Server {
     }
 }
 
-async fn list(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
-    shared.requests.fetch_add(1, Ordering::Relaxed);
-    let query = query.unwrap_or_default();
-    let Some(wanted) = wanted(&query) else {
-        let mut first = (shared.misunderstood.lock()).unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(query);
-        return error(StatusCode::BAD_REQUEST, "not understood");
-    };
-    let directory = (shared.directory.read()).unwrap_or_else(PoisonError::into_inner);
-    scim(StatusCode::OK, directory.page(&wanted))
+impl Shared {
+    /// What the account sees that asks; without one, what the first one sees.
+    fn seen_by(&self, headers: &HeaderMap) -> Option<RwLockReadGuard<'_, Directory>> {
+        let account = match headers.get(header::AUTHORIZATION) {
+            None => 0,
+            Some(bearer) => {
+                let account = bearer.to_str().ok()?.strip_prefix(ACCOUNT)?;
+                account.parse().ok()?
+            }
+        };
+        let directory = self.directories.get::<usize>(account)?.read();
+        Some(directory.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn misunderstood(&self, what: String) -> Response {
+        let mut first = (self.misunderstood.lock()).unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(what);
+        error(StatusCode::BAD_REQUEST, "not understood")
+    }
 }
 
-async fn one(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+/// What stands before the number of an account.
+const ACCOUNT: &str = "Bearer account-";
+
+async fn list(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
-    let directory = (shared.directory.read()).unwrap_or_else(PoisonError::into_inner);
-    match directory.user(&id) {
+    let delay = shared.delay_ms.load(Ordering::Relaxed);
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    let query = query.unwrap_or_default();
+    let Some(wanted) = wanted(&query) else {
+        return shared.misunderstood(query);
+    };
+    let page = shared.seen_by(&headers).map(|seen| seen.page(&wanted));
+    match page {
+        Some(page) => scim(StatusCode::OK, page),
+        None => shared.misunderstood("an account".to_owned()),
+    }
+}
+
+async fn one(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    shared.requests.fetch_add(1, Ordering::Relaxed);
+    let Some(seen) = shared.seen_by(&headers) else {
+        return shared.misunderstood("an account".to_owned());
+    };
+    match seen.user(&id) {
         Some(user) => scim(StatusCode::OK, user.to_vec()),
         None => error(StatusCode::NOT_FOUND, "Resource not found"),
     }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Shape};
+use crate::floor;
 use crate::home::Home;
 use crate::measure::{self, Cost};
 use crate::server::Server;
@@ -15,13 +16,24 @@ const CHANGED: usize = 1_000;
 const GONE: usize = 100;
 
 pub(crate) fn run(users: usize, rounds: usize, figures: &mut Figures) {
-    let server = Server::start(Directory::new(users));
-    for round in 0..rounds {
-        if round > 0 {
-            *server.directory_mut() = Directory::new(users);
-        }
-        Round::new(&server, users, figures).run();
+    for _ in 0..rounds {
+        chain(users, true, figures);
     }
+}
+
+/// Once, and without the peer.
+pub(crate) fn run_alone(users: usize, figures: &mut Figures) {
+    chain(users, false, figures);
+}
+
+fn chain(users: usize, with_peer: bool, figures: &mut Figures) {
+    let directory = Directory::new(users, Shape::Usual);
+    let bytes = directory.bytes_a_user();
+    assert!((1_500..1_620).contains(&bytes), "{bytes} bytes a user");
+    let server = Server::start([directory]);
+    let mut round = Round::new(&server, users, figures);
+    round.with_peer = with_peer;
+    round.run();
 }
 
 /// One mirror, from its first sync to its last.
@@ -29,35 +41,32 @@ struct Round<'a> {
     server: &'a Server,
     home: Home,
     users: usize,
+    with_peer: bool,
     figures: &'a mut Figures,
     /// Seconds that reading alone takes in this round.
     floor: f64,
+    /// The highest peak of all its syncs, in bytes.
+    peak: u64,
 }
 
 impl<'a> Round<'a> {
     fn new(server: &'a Server, users: usize, figures: &'a mut Figures) -> Self {
-        let home = Home::new(&server.url);
+        let home = Home::new(&server.url, 1, "");
         server.requests();
         Self {
             server,
             home,
             users,
+            with_peer: true,
             figures,
             floor: 0.0,
+            peak: 0,
         }
     }
 
     fn run(&mut self) {
         let n = self.users;
-        let this = std::env::current_exe().expect("the path of this program");
-        let this = this.to_str().expect("a path of text").to_owned();
-
-        let users = n.to_string();
-        let (cost, _) = measure::run(
-            self.home.path(),
-            &this,
-            &["role:floor", &self.server.url, &users],
-        );
+        let cost = floor::reading(self.home.path(), &self.server.url, n);
         self.floor = cost.wall_seconds;
         self.record("floor: pages read and dropped", cost, self.floor, 0);
 
@@ -67,15 +76,7 @@ impl<'a> Round<'a> {
         let requests = self.server.requests();
 
         let copy = self.home.path().join("copy.db");
-        let (write, _) = measure::run(
-            self.home.path(),
-            &this,
-            &[
-                "role:write-floor",
-                self.home.mirror().to_str().expect("a path of text"),
-                copy.to_str().expect("a path of text"),
-            ],
-        );
+        let write = floor::writing(self.home.path(), &self.home.mirror(), &copy);
         let copied = std::fs::metadata(&copy).map_or(0, |file| file.len());
         self.record("write floor: rows copied", write, self.floor, copied);
         let both = self.floor + write.wall_seconds;
@@ -83,20 +84,27 @@ impl<'a> Round<'a> {
             "first full sync (× both floors)",
             n,
             first,
-            both,
+            Some(both),
             file,
             requests,
         );
+        self.peak = first.peak_bytes;
+        let over = first.wall_seconds / both;
+        self.goal("first full sync, wall over both floors", over, "×", 2.0);
 
         let (cost, row) = self.home.sync("full");
         expect(&row, "full", n, [0, 0, 0]);
         self.synced("full sync, unchanged", cost);
-        self.peer();
+        self.beside_the_floor("full sync, unchanged", cost, [3.0, 0.40]);
+        if self.with_peer {
+            self.peer();
+        }
 
         self.server.directory_mut().change(n / 100);
         let (cost, row) = self.home.sync("full");
         expect(&row, "full", n, [0, n / 100, 0]);
         self.synced("full sync, 1 % changed", cost);
+        self.beside_the_floor("full sync, 1 % changed", cost, [5.0, 0.7]);
 
         let (cost, row) = self.home.sync("incremental");
         // Whoever was stamped last is read again.
@@ -116,13 +124,44 @@ impl<'a> Round<'a> {
         expect(&row, "full", n - GONE, [0, 0, GONE]);
         self.synced("full sync, 100 absent", cost);
 
-        let (cost, _) = self.home.musterd(&["verify"]);
-        self.synced("verify", cost);
+        let left = n - GONE;
+        self.server.directory_mut().change(left);
+        let (cost, row) = self.home.sync("full");
+        expect(&row, "full", left, [0, left, 0]);
+        self.synced("full sync, all changed", cost);
+
         self.commands();
+        let goal = match n {
+            0..=20_000 => 64.0,
+            20_001..=200_000 => 72.0,
+            200_001.. => 80.0,
+        };
+        let peak = self.peak as f64 / (1024.0 * 1024.0);
+        self.goal("peak memory of all these syncs", peak, " MiB", goal);
+    }
+
+    /// Wall over the floor, and the CPU of 100,000 users.
+    fn beside_the_floor(&mut self, case: &str, cost: Cost, [wall, cpu]: [f64; 2]) {
+        let over = cost.wall_seconds / self.floor;
+        self.goal(&format!("{case}, wall over the floor"), over, "×", wall);
+        let users = self.users as f64 / 100_000.0;
+        let what = format!("{case}, CPU for 100,000 users");
+        self.goal(&what, cost.cpu_seconds / users, " s", cpu);
+    }
+
+    fn goal(&mut self, what: &str, value: f64, unit: &'static str, goal: f64) {
+        self.figures.find(what, self.users, value, unit, Some(goal));
     }
 
     fn commands(&mut self) {
-        let records = self.users + self.users / 100 + CHANGED + GONE;
+        let records = 2 * self.users + self.users / 100 + CHANGED;
+        let (cost, _) = self.home.musterd(&["verify"]);
+        self.synced("verify", cost);
+        if self.users == 100_000 {
+            let wall = cost.wall_seconds;
+            self.goal("verify, with about 200,000 records", wall, " s", 3.0);
+        }
+
         let after = (records - GONE).to_string();
         let (cost, said) = self.home.musterd(&["changes", "--after", &after, "--json"]);
         let lines = said.lines().count();
@@ -157,19 +196,20 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn synced(&mut self, case: &'static str, cost: Cost) {
+    fn synced(&mut self, case: &str, cost: Cost) {
+        self.peak = self.peak.max(cost.peak_bytes);
         self.record(case, cost, self.floor, self.home.mirror_bytes());
     }
 
-    fn record(&mut self, case: &'static str, cost: Cost, floor: f64, file_bytes: u64) {
+    fn record(&mut self, case: &str, cost: Cost, floor: f64, file_bytes: u64) {
         let requests = self.server.requests();
         self.figures
-            .add(case, self.users, cost, floor, file_bytes, requests);
+            .add(case, self.users, cost, Some(floor), file_bytes, requests);
     }
 }
 
 /// The sync did what the case says, and nothing else.
-fn expect(row: &Value, mode: &str, seen: usize, written: [usize; 3]) {
+pub(crate) fn expect(row: &Value, mode: &str, seen: usize, written: [usize; 3]) {
     let counts = ["created", "updated", "deactivated"].map(|name| number(row, name));
     let is_as_told = row["mode"] == mode
         && row["outcome"] == "succeeded"
@@ -184,7 +224,7 @@ fn expect(row: &Value, mode: &str, seen: usize, written: [usize; 3]) {
     );
 }
 
-fn number(row: &Value, name: &str) -> usize {
+pub(crate) fn number(row: &Value, name: &str) -> usize {
     let number = row[name].as_u64().and_then(|n| usize::try_from(n).ok());
     number.unwrap_or_else(|| panic!("no count `{name}` in {row}"))
 }
