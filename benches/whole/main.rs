@@ -15,6 +15,7 @@
 )]
 
 mod cli;
+mod daemon;
 mod delay;
 mod directory;
 mod floor;
@@ -50,7 +51,7 @@ fn run(cli: &cli::Cli) {
                 }
             }
             Group::Delay => delay::run(&sizes, &mut figures),
-            Group::Daemon => {}
+            Group::Daemon => daemon::run(&sizes, &mut figures),
             Group::Load => {}
             Group::Growth => {}
             Group::Feed => {}
