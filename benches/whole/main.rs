@@ -20,6 +20,7 @@ mod delay;
 mod directory;
 mod floor;
 mod home;
+mod load;
 mod measure;
 mod server;
 mod sync;
@@ -52,7 +53,7 @@ fn run(cli: &cli::Cli) {
             }
             Group::Delay => delay::run(&sizes, &mut figures),
             Group::Daemon => daemon::run(&sizes, &mut figures),
-            Group::Load => {}
+            Group::Load => load::run(&sizes, &mut figures),
             Group::Growth => {}
             Group::Feed => {}
         }
