@@ -19,6 +19,7 @@ mod daemon;
 mod delay;
 mod directory;
 mod floor;
+mod growth;
 mod home;
 mod load;
 mod measure;
@@ -54,7 +55,7 @@ fn run(cli: &cli::Cli) {
             Group::Delay => delay::run(&sizes, &mut figures),
             Group::Daemon => daemon::run(&sizes, &mut figures),
             Group::Load => load::run(&sizes, &mut figures),
-            Group::Growth => {}
+            Group::Growth => growth::run(&sizes, &mut figures),
             Group::Feed => {}
         }
     }
