@@ -18,6 +18,7 @@ mod cli;
 mod daemon;
 mod delay;
 mod directory;
+mod feed;
 mod floor;
 mod growth;
 mod home;
@@ -56,7 +57,7 @@ fn run(cli: &cli::Cli) {
             Group::Daemon => daemon::run(&sizes, &mut figures),
             Group::Load => load::run(&sizes, &mut figures),
             Group::Growth => growth::run(&sizes, &mut figures),
-            Group::Feed => {}
+            Group::Feed => feed::run(&sizes, &mut figures),
         }
     }
     println!("{figures}");
