@@ -7,6 +7,7 @@ use crate::cli::Sizes;
 use crate::daemon::settled;
 use crate::directory::Shape;
 use crate::home::Home;
+use crate::measure::StopsWhenDropped;
 use crate::server::Server;
 use crate::sync::expect;
 use crate::table::Figures;
@@ -70,8 +71,9 @@ pub(crate) fn run(sizes: &Sizes, figures: &mut Figures) {
     let stop = AtomicBool::new(false);
     let (cost, longest) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| longest_step(&home, &stop));
+        let stops = StopsWhenDropped(&stop);
         let (cost, row) = home.sync("incremental");
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         expect(&row, "incremental", 1, [0, 0, 0]);
         (cost, watching.join().expect("who looks at the feed"))
     });

@@ -39,7 +39,7 @@ impl Home {
         let mut text = format!(
             "mirror.path = {:?}\nlog.level = \"warn\"\nlog.format = \"json\"\n\
              defaults.rate = {{ per_second = 10000, burst = 10000 }}\n\
-             defaults.guard.deactivations = {{ at_least = 1000000, count = 1000000, percent = 100 }}\n",
+             defaults.guard.deactivations.at_least = 1000000\n",
             self.mirror()
         );
         let url = &self.url;

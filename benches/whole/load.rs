@@ -10,6 +10,7 @@ use crate::cli::Sizes;
 use crate::daemon::settled;
 use crate::directory::{Directory, Shape};
 use crate::home::{Home, NEVER, instance};
+use crate::measure::StopsWhenDropped;
 use crate::server::Server;
 use crate::sync::expect;
 use crate::table::Figures;
@@ -55,11 +56,12 @@ fn beside(users: usize, figures: &mut Figures) {
     let (from, to, asked) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| poll(&home.reader(), users, &stop));
         scope.spawn(|| change_each_second(&server, &stop));
+        let stops = StopsWhenDropped(&stop);
         server.directory_mut().change(users);
         let from = now();
         let (cost, row) = home.sync("full");
         let to = now();
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         expect(&row, "full", users, [0, users, 0]);
         let case = "all changed in one sync, asked of the daemon: the command";
         figures.add(case, users, cost, None, home.mirror_bytes(), 0);

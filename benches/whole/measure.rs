@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -140,6 +141,15 @@ impl Drop for Running {
             let _ended_meanwhile = kill_process(self.process, Signal::KILL);
             let _its_end = self.launcher.wait();
         }
+    }
+}
+
+/// Set when it goes out of scope, also by a panic: what runs beside must not be waited for in vain.
+pub(crate) struct StopsWhenDropped<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopsWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
