@@ -1,0 +1,271 @@
+//! The users of an instance, each rendered once, in the order of their ids.
+
+use std::fmt::{self, Write as _};
+use std::ops::Range;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Every so many users one is inactive, the second one first: a probe sees it among its first rows.
+const INACTIVE_EVERY: usize = 97;
+
+/// Between two changes of the directory, by its own clock: more than an incremental sync looks back.
+const STEP: SignedDuration = SignedDuration::from_hours(1);
+
+/// The last user of a change is stamped so much later than the others: more than an incremental sync
+/// looks back, so that the next one reads that user alone again.
+const TAIL: SignedDuration = SignedDuration::from_mins(10);
+
+pub(crate) struct Directory {
+    shape: Shape,
+    users: Vec<User>,
+    /// Its own clock.
+    now: Timestamp,
+    changes: usize,
+}
+
+/// How much is said of each user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// About 300 bytes: a name, a title.
+    Slim,
+    /// About 1,559 bytes: what ServiceNow shows of an employee.
+    Usual,
+    /// About 5,000 bytes: the same, and a long text in a custom attribute.
+    Large,
+}
+
+struct User {
+    number: usize,
+    id: String,
+    modified: Timestamp,
+    json: Vec<u8>,
+}
+
+impl Directory {
+    pub(crate) fn new(count: usize, shape: Shape) -> Self {
+        let month = SignedDuration::from_hours(30 * 24);
+        let start = Timestamp::from_second((Timestamp::now() - month).as_second())
+            .expect("whole seconds of a time are a time");
+        let users = (0..count)
+            .map(|number| User::new(number, count, start, shape))
+            .collect();
+        Self {
+            shape,
+            users,
+            now: start,
+            changes: 0,
+        }
+    }
+
+    /// Gives so many users, spread over all, another title and a new stamp.
+    pub(crate) fn change(&mut self, count: usize) {
+        self.now += STEP;
+        self.changes += 1;
+        let length = self.users.len();
+        for nth in 0..count {
+            let user = &mut self.users[nth * length / count];
+            let tail = if nth + 1 == count {
+                TAIL
+            } else {
+                SignedDuration::ZERO
+            };
+            user.modified = self.now + tail;
+            user.render(self.changes, self.shape);
+        }
+    }
+
+    /// Takes so many active users out, spread over all.
+    pub(crate) fn remove(&mut self, count: usize) {
+        // One more than needed: an inactive user in the way moves all later ones by one.
+        let every = (self.users.len() / (count + 1)).max(1);
+        let mut left = count;
+        let mut nth = 0;
+        self.users.retain(|user| {
+            nth += 1;
+            let goes = left > 0 && nth >= every && user.is_active();
+            if goes {
+                left -= 1;
+                nth = 0;
+            }
+            !goes
+        });
+        assert_eq!(left, 0, "fewer users than asked for could be removed");
+    }
+
+    pub(crate) fn user(&self, id: &str) -> Option<&[u8]> {
+        let place = self.users.binary_search_by(|user| user.id.as_str().cmp(id));
+        place.ok().map(|place| &self.users[place].json[..])
+    }
+
+    pub(crate) fn bytes_a_user(&self) -> usize {
+        let bytes: usize = self.users.iter().map(|user| user.json.len()).sum();
+        bytes / self.users.len()
+    }
+
+    /// The id of an active user in the middle.
+    pub(crate) fn somebody(&self) -> &str {
+        let behind = &self.users[self.users.len() / 2..];
+        let found = behind.iter().find(|user| user.is_active());
+        &found.expect("most users are active").id
+    }
+
+    /// A page, and how many users the conditions select.
+    pub(crate) fn page(&self, wanted: &Wanted) -> Vec<u8> {
+        let users = &self.users[self.range(wanted)];
+        // Without a condition on single users, a page is one slice.
+        let (total, shown): (usize, Vec<&User>) = if wanted.since.is_none() && !wanted.inactive {
+            let shown = users.iter().skip(wanted.skip).take(wanted.count);
+            (users.len(), shown.collect())
+        } else {
+            let asked: Vec<&User> = users.iter().filter(|user| wanted.selects(user)).collect();
+            let shown = asked.iter().skip(wanted.skip).take(wanted.count);
+            (asked.len(), shown.copied().collect())
+        };
+        let bytes: usize = shown.iter().map(|user| user.json.len() + 1).sum();
+        let mut body = String::with_capacity(bytes + 200);
+        write!(
+            body,
+            r#"{{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":{total},"startIndex":{},"itemsPerPage":{},"Resources":["#,
+            wanted.skip + 1,
+            shown.len()
+        )
+        .expect("a string takes everything");
+        let mut body = body.into_bytes();
+        for (nth, user) in shown.iter().enumerate() {
+            if nth > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(&user.json);
+        }
+        body.extend_from_slice(b"]}");
+        body
+    }
+
+    fn range(&self, wanted: &Wanted) -> Range<usize> {
+        let place = |bound: &Bound| {
+            self.users
+                .partition_point(|user| bound.is_behind(user.id.as_str()))
+        };
+        let from = wanted.from.as_ref().map_or(0, place);
+        let to = wanted.before.as_ref().map_or(self.users.len(), place);
+        from..to.max(from)
+    }
+}
+
+/// What a list request asks for.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    pub(crate) from: Option<Bound>,
+    pub(crate) before: Option<Bound>,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) inactive: bool,
+    pub(crate) skip: usize,
+    pub(crate) count: usize,
+}
+
+impl Wanted {
+    fn selects(&self, user: &User) -> bool {
+        self.since.is_none_or(|since| user.modified >= since)
+            && !(self.inactive && user.is_active())
+    }
+}
+
+/// A place in the order of ids.
+pub(crate) enum Bound {
+    Before(String),
+    Behind(String),
+}
+
+impl Bound {
+    /// Whether it is behind this id.
+    fn is_behind(&self, id: &str) -> bool {
+        match self {
+            Self::Before(bound) => id < bound.as_str(),
+            Self::Behind(bound) => id <= bound.as_str(),
+        }
+    }
+}
+
+impl User {
+    fn new(number: usize, count: usize, modified: Timestamp, shape: Shape) -> Self {
+        let spread = (number as u64) * (u64::MAX / count as u64);
+        let mut user = Self {
+            number,
+            id: format!("{spread:016x}{:016x}", mixed(number, 0)),
+            modified,
+            json: Vec::new(),
+        };
+        user.render(0, shape);
+        user
+    }
+
+    fn is_active(&self) -> bool {
+        self.number % INACTIVE_EVERY != 1
+    }
+
+    /// `version` is part of the title.
+    fn render(&mut self, version: usize, shape: Shape) {
+        let mut json = String::new();
+        let rendered = match shape {
+            Shape::Slim => self.slim(version, &mut json),
+            Shape::Usual => self.usual(version, "", &mut json),
+            Shape::Large => {
+                let sentence = "Keeps what runs running, and says so when it does not. ";
+                let about = format!(r#""u_about":"{}","#, sentence.repeat(62));
+                self.usual(version, &about, &mut json)
+            }
+        };
+        rendered.expect("a string takes everything");
+        self.json = json.into_bytes();
+    }
+
+    fn slim(&self, version: usize, json: &mut String) -> fmt::Result {
+        let (number, id) = (self.number, &self.id);
+        write!(
+            json,
+            r#"{{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{id}","meta":{{"resourceType":"User","lastModified":"{}"}},"userName":"user.{number}","displayName":"Valdimar Okonkwo {number}","title":"Engineer {version}","active":{}}}"#,
+            self.modified,
+            self.is_active(),
+        )
+    }
+
+    /// `custom` is more members of the extension, each with a comma behind it.
+    fn usual(&self, version: usize, custom: &str, json: &mut String) -> fmt::Result {
+        const BASE: &str = "https://example-dev.service-now.com/api/now/scim";
+        const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
+        let (number, id) = (self.number, &self.id);
+        let reference = |salt, of: usize| {
+            let one = number % of;
+            format!("{:016x}{:016x}", mixed(one, salt), mixed(one, salt + 1))
+        };
+        let (department, cost_center) = (reference(2, 200), reference(4, 100));
+        let (company, location) = (reference(6, 20), reference(8, 50));
+        let manager = reference(10, 500);
+        let given = format!("Noor{}", number % 1000);
+        let family = format!("Okonkwo{number}");
+        write!(
+            json,
+            r#"{{"schemas":["{EXTENSION}","urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{id}","externalId":"hr-{number:07}","meta":{{"resourceType":"User","created":"2024-11-04T07:15:22Z","lastModified":"{}","location":"{BASE}/Users/{id}"}},"userName":"user.{number}","name":{{"familyName":"{family}","givenName":"{given}"}},"displayName":"{given} {family}","title":"Reliability Engineer {version}","userType":"Employee","preferredLanguage":"en","timezone":"Europe/Oslo","active":{},"emails":[{{"value":"user.{number}@example.org","type":"work"}}],"phoneNumbers":[{{"value":"+47 555 {number:07}","type":"work"}},{{"value":"+47 559 {number:07}","type":"mobile"}}],"#,
+            self.modified,
+            self.is_active(),
+        )?;
+        write!(
+            json,
+            r#""addresses":[{{"type":"home","streetAddress":"{} Harbour Street","locality":"Oslo","postalCode":"0150","country":"NO"}}],"{EXTENSION}":{{{custom}"employeeNumber":"E-{number:07}","costCenter":{{"value":"{cost_center}","name":"Cost centre {}"}},"company":{{"value":"{company}","name":"Company {}"}},"department":{{"value":"{department}","name":"Department {}","$ref":"{BASE}/Departments/{department}"}},"manager":{{"value":"{manager}","displayName":"Manager {}","$ref":"{BASE}/Users/{manager}"}},"location":{{"value":"{location}","name":"Location {}"}}}}}}"#,
+            number % 300,
+            number % 100,
+            number % 20,
+            number % 200,
+            number % 500,
+            number % 50,
+        )
+    }
+}
+
+/// Digits that look drawn by lot and are the same in every run.
+fn mixed(number: usize, salt: u64) -> u64 {
+    let mut x = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt;
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,179 @@
+//! The group `load`: large users on large pages; and a sync in which everybody changed, beside which a reader asks each
+//! 10 ms and another instance syncs each second.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+
+use crate::cli::Sizes;
+use crate::daemon::settled;
+use crate::directory::{Directory, Shape};
+use crate::home::{Home, NEVER, instance};
+use crate::measure::StopsWhenDropped;
+use crate::server::Server;
+use crate::sync::expect;
+use crate::table::Figures;
+
+/// Users of the other instance.
+const USERS: usize = 500;
+
+/// Between two questions of the reader.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Changes of the other instance's directory: each moves its clock by an hour, and it must not pass ours.
+const MOST_CHANGES: usize = 600;
+
+pub(crate) fn run(sizes: &Sizes, figures: &mut Figures) {
+    large(sizes.large_users, figures);
+    beside(sizes.load_users, figures);
+}
+
+fn large(users: usize, figures: &mut Figures) {
+    let server = Server::start([Directory::new(users, Shape::Large)]);
+    let home = Home::new(&server.url, 1, "defaults.page_size = 500\n");
+    for (case, created) in [("first full sync", users), ("unchanged", 0)] {
+        let (cost, row) = home.sync("full");
+        expect(&row, "full", users, [created, 0, 0]);
+        let case = format!("5 KB a user, 500 a page: {case}");
+        let (bytes, requests) = (home.mirror_bytes(), server.requests());
+        figures.add(&case, users, cost, None, bytes, requests);
+    }
+}
+
+fn beside(users: usize, figures: &mut Figures) {
+    let server = Server::start([settled(users, Shape::Usual), settled(USERS, Shape::Usual)]);
+    let other = instance(1);
+    let each_second = format!(
+        "{NEVER}instances.{other}.schedule = {{ incremental = \"* * * * * *\", splay.incremental = \"0s\" }}\n"
+    );
+    let home = Home::new(&server.url, 2, &each_second);
+    let daemon = home.start();
+    let reader = home.reader();
+    home.wait_for_baselines(&reader);
+
+    let stop = AtomicBool::new(false);
+    let (from, to, asked) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| poll(&home.reader(), users, &stop));
+        scope.spawn(|| change_each_second(&server, &stop));
+        let stops = StopsWhenDropped(&stop);
+        server.directory_mut().change(users);
+        let from = now();
+        let (cost, row) = home.sync("full");
+        let to = now();
+        drop(stops);
+        expect(&row, "full", users, [0, users, 0]);
+        let case = "all changed in one sync, asked of the daemon: the command";
+        figures.add(case, users, cost, None, home.mirror_bytes(), 0);
+        (from, to, asking.join().expect("the reader"))
+    });
+
+    let mut find = |what: &str, value: f64, unit, goal| {
+        let what = format!("all changed in one sync: {what}");
+        figures.find(&what, users, value, unit, goal);
+    };
+    for (name, mut times) in [
+        ("a user by name", asked.by_name),
+        ("the newest seq", asked.newest),
+    ] {
+        times.sort_by(f64::total_cmp);
+        let last = times.len().checked_sub(1).expect("the reader asked");
+        let per_hundred = times[last * 99 / 100] * 1e3;
+        find(
+            &format!("a reader of {name}, 99 % within"),
+            per_hundred,
+            " ms",
+            None,
+        );
+        let slowest = times[last] * 1e3;
+        find(
+            &format!("a reader of {name}, slowest"),
+            slowest,
+            " ms",
+            None,
+        );
+    }
+    let (syncs, updated, longest) = reader
+        .query_row(
+            "SELECT count(*), coalesce(sum(updated), 0),
+                    coalesce(max(julianday(finished_at) - julianday(started_at)), 0.0) * 86400.0
+             FROM syncs WHERE instance = ?1 AND mode = 'incremental' AND started_at BETWEEN ?2 AND ?3",
+            params![other, from, to],
+            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?)),
+        )
+        .expect("the mirror is readable");
+    assert!(
+        syncs > 0 && updated > 0,
+        "beside it, {syncs} incremental syncs updated {updated} users"
+    );
+    find(
+        "another instance's incremental syncs beside it",
+        syncs as f64,
+        "",
+        None,
+    );
+    find("the longest of them", longest, " s", Some(1.0));
+
+    let cost = daemon.stop();
+    let case = "all changed in one sync: the daemon from start to end";
+    figures.add(
+        case,
+        users,
+        cost,
+        None,
+        home.mirror_bytes(),
+        server.requests(),
+    );
+}
+
+/// Seconds that each question took.
+#[derive(Default)]
+struct Asked {
+    by_name: Vec<f64>,
+    newest: Vec<f64>,
+}
+
+/// A reader that does not know of the sync.
+fn poll(reader: &Connection, users: usize, stop: &AtomicBool) -> Asked {
+    let mut by_name = reader
+        .prepare("SELECT id, title FROM active_users WHERE instance = 'acme' AND user_name = ?1 COLLATE NOCASE")
+        .expect("the view");
+    let mut newest = reader
+        .prepare("SELECT max(seq) FROM changes")
+        .expect("the feed");
+    let mut asked = Asked::default();
+    // Every 97th user from the first one on is active: the second ones are not.
+    for nth in (0..users).step_by(97).cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let began = Instant::now();
+        let found = by_name.query_row([format!("user.{nth}")], |row| row.get::<_, String>(0));
+        asked.by_name.push(began.elapsed().as_secs_f64());
+        found.expect("an active user of that name");
+        let began = Instant::now();
+        let seq = newest.query_row([], |row| row.get::<_, i64>(0));
+        asked.newest.push(began.elapsed().as_secs_f64());
+        assert!(seq.expect("a record") > 0, "the feed has records");
+        std::thread::sleep(POLL);
+    }
+    asked
+}
+
+fn change_each_second(server: &Server, stop: &AtomicBool) {
+    for _ in 0..MOST_CHANGES {
+        server.directory_of(1).change(3);
+        for _ in 0..10 {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// As the mirror writes times.
+fn now() -> String {
+    let now = jiff::Timestamp::now();
+    now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
