@@ -22,8 +22,8 @@ const PRAGMAS: &str = "
 const WRITER_PRAGMAS: &str = "
     PRAGMA synchronous = FULL;               -- a `seq` that a reader has read survives a power cut (promise P3)
     PRAGMA journal_size_limit = 67108864;    -- 64 MiB: a log that was once longer is cut after it was moved
-    PRAGMA wal_autocheckpoint = 16384;       -- 128 MiB: the mirror checkpoints after each commit by itself, outside of it;
-                                             -- this only bounds the log when it cannot
+    PRAGMA wal_autocheckpoint = 65536;       -- 512 MiB: the mirror checkpoints between transactions by itself, outside of
+                                             -- them; this only bounds the log when it cannot
 ";
 
 /// Waits for another program's write transaction, which only a read-write shell can hold.

@@ -195,19 +195,47 @@ impl Mirror {
         .unwrap_or(Err(Error::Closed))
     }
 
-    /// Tries to move the write-ahead log into the file, on a connection of its own, for at most 100 ms.
+    /// Tries to move the write-ahead log into the file, on a connection of its own, and then for at most 100 ms to empty it.
     /// Returns the size of the log in bytes when it stays.
     ///
     /// # Errors
     /// When the file cannot be opened.
     pub async fn checkpoint(&self) -> Result<u64, Error> {
+        self.with_log(|shared, log| {
+            let conn = connect::checkpointer(&shared.path)?;
+            // Writers go on meanwhile, as they cannot while it is emptied: of that little is left then (promise P7).
+            move_log(&conn)?;
+            truncate_log(&conn)?;
+            length(log)
+        })
+        .await
+    }
+
+    /// Moves a long write-ahead log into the file, between two transactions of a sync: a commit that did it would keep all others
+    /// from writing meanwhile (promise P7).
+    ///
+    /// # Errors
+    /// When the file cannot be opened or written.
+    pub async fn move_long_log(&self) -> Result<(), Error> {
+        self.with_log(|shared, log| {
+            if length(log)? >= LONG_LOG_BYTES {
+                move_log(&connect::checkpointer(&shared.path)?)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does something with the write-ahead log, whose path it gets, without the writer.
+    async fn with_log<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared, &Path) -> Result<T, Error> + Send + 'static,
+    {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
             shared.usable()?;
-            truncate_log(&connect::checkpointer(&shared.path)?)?;
-            let log = file::companion(&shared.path, "-wal");
-            let left = log.metadata().map_err(Error::file("look at", log))?;
-            Ok(left.len())
+            work(&shared, &file::companion(&shared.path, "-wal"))
         })
         .await
         .unwrap_or(Err(Error::Closed))
@@ -276,6 +304,21 @@ impl Shared {
         *self.base() = base;
         Ok(value)
     }
+}
+
+/// The log is moved from this length on: it is then about a transaction of a large sync.
+const LONG_LOG_BYTES: u64 = 64 << 20;
+
+/// Moves the log into the file, as far as readers let it, while others write.
+fn move_log(conn: &Connection) -> Result<(), Error> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// The length of the log in bytes.
+fn length(log: &Path) -> Result<u64, Error> {
+    let found = log.metadata().map_err(Error::file("look at", log))?;
+    Ok(found.len())
 }
 
 /// Moves the log into the file and empties it, as far as readers let it.
