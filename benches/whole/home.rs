@@ -1,6 +1,7 @@
 //! A folder with a configuration and a mirror, on the disk of the target directory: memory would hide what writing costs.
 
 use std::fmt::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -108,11 +109,14 @@ impl Home {
         measure::run(self.path(), BINARY, &all)
     }
 
-    /// Starts the daemon.
+    /// Starts the daemon, and waits until it listens.
     pub(crate) fn start(&self) -> Running {
         let config = self.config();
         let config = config.to_str().expect("a path of text");
-        Running::start(self.path(), BINARY, &["--config", config, "run"])
+        let running = Running::start(self.path(), BINARY, &["--config", config, "run"]);
+        let socket = self.path().join("mirror.db.sock");
+        measure::wait_for("the daemon's socket", || UnixStream::connect(&socket).ok());
+        running
     }
 
     /// One sync of the first instance, and its row.
