@@ -26,6 +26,10 @@ pub(crate) struct Cli {
     #[arg(long, default_value_t = 10_000_000)]
     records: usize,
 
+    /// Sizes of the directory in the group `growth`
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
+    growth: Vec<usize>,
+
     /// What is measured; `growth` and `feed` take long and much disk, and are left out unless named
     #[arg(
         long,
@@ -59,7 +63,7 @@ pub(crate) enum Group {
     Daemon,
     /// Large users, and a reader and an instance beside a sync in which everybody changed
     Load,
-    /// 10,000, 100,000 and 1,000,000 users
+    /// The cases of `sync` at sizes far apart
     Growth,
     /// A feed of many records
     Feed,
@@ -98,7 +102,7 @@ impl Cli {
             watched: Duration::from_mins(1),
             large_users: 100_000,
             load_users: million.unwrap_or(200_000),
-            growth_users: vec![10_000, 100_000, 1_000_000],
+            growth_users: self.growth.clone(),
             feed_users: 100_000,
             feed_records: self.records,
         }

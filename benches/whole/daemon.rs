@@ -97,13 +97,17 @@ fn many(sizes: &Sizes, figures: &mut Figures) {
     };
     let requests = server.requests();
     figures.add(
-        &format!("daemon, {n} instances: {syncs} incremental syncs that find nothing"),
+        &format!("daemon, {n} instances: a while of incremental syncs that find nothing"),
         users,
         kept_up,
         None,
         bytes,
         requests,
     );
+    let what = format!("daemon, {n} instances: incremental syncs meanwhile");
+    figures.find(&what, users, syncs as f64, "", None);
+    let what = format!("daemon, {n} instances: CPU of one of them");
+    figures.find(&what, users, cpu * 1e3 / syncs as f64, " ms", None);
     let cost = daemon.stop();
     let bytes = home.mirror_bytes();
     figures.add(

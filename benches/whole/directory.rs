@@ -18,6 +18,8 @@ const TAIL: SignedDuration = SignedDuration::from_mins(10);
 pub(crate) struct Directory {
     shape: Shape,
     users: Vec<User>,
+    /// Places in `users`, in the order of the stamps: what changed since is found without a look at everybody.
+    by_stamp: Vec<usize>,
     /// Its own clock.
     now: Timestamp,
     changes: usize,
@@ -49,12 +51,21 @@ impl Directory {
         let users = (0..count)
             .map(|number| User::new(number, count, start, shape))
             .collect();
-        Self {
+        let mut directory = Self {
             shape,
             users,
+            by_stamp: Vec::new(),
             now: start,
             changes: 0,
-        }
+        };
+        directory.order();
+        directory
+    }
+
+    fn order(&mut self) {
+        self.by_stamp = (0..self.users.len()).collect();
+        self.by_stamp
+            .sort_by_key(|&place| self.users[place].modified);
     }
 
     /// Gives so many users, spread over all, another title and a new stamp.
@@ -72,6 +83,7 @@ impl Directory {
             user.modified = self.now + tail;
             user.render(self.changes, self.shape);
         }
+        self.order();
     }
 
     /// Takes so many active users out, spread over all.
@@ -89,6 +101,7 @@ impl Directory {
             }
             !goes
         });
+        self.order();
         assert_eq!(left, 0, "fewer users than asked for could be removed");
     }
 
@@ -109,18 +122,9 @@ impl Directory {
         &found.expect("most users are active").id
     }
 
-    /// A page, and how many users the conditions select.
+    /// A page.
     pub(crate) fn page(&self, wanted: &Wanted) -> Vec<u8> {
-        let users = &self.users[self.range(wanted)];
-        // Without a condition on single users, a page is one slice.
-        let (total, shown): (usize, Vec<&User>) = if wanted.since.is_none() && !wanted.inactive {
-            let shown = users.iter().skip(wanted.skip).take(wanted.count);
-            (users.len(), shown.collect())
-        } else {
-            let asked: Vec<&User> = users.iter().filter(|user| wanted.selects(user)).collect();
-            let shown = asked.iter().skip(wanted.skip).take(wanted.count);
-            (asked.len(), shown.copied().collect())
-        };
+        let (total, shown) = self.selected(wanted);
         let bytes: usize = shown.iter().map(|user| user.json.len() + 1).sum();
         let mut body = String::with_capacity(bytes + 200);
         write!(
@@ -139,6 +143,32 @@ impl Directory {
         }
         body.extend_from_slice(b"]}");
         body
+    }
+
+    /// How many users the conditions select, and those on the page.
+    fn selected(&self, wanted: &Wanted) -> (usize, Vec<&User>) {
+        let range = self.range(wanted);
+        let mut places: Vec<usize> = match wanted.since {
+            None if !wanted.inactive => {
+                let users = &self.users[range];
+                let shown = users.iter().skip(wanted.skip).take(wanted.count);
+                return (users.len(), shown.collect());
+            }
+            None => range.collect(),
+            Some(since) => {
+                let older = |&place: &usize| self.users[place].modified < since;
+                let from = self.by_stamp.partition_point(older);
+                let since = self.by_stamp[from..].iter().copied();
+                since.filter(|place| range.contains(place)).collect()
+            }
+        };
+        places.retain(|&place| !(wanted.inactive && self.users[place].is_active()));
+        places.sort_unstable();
+        let shown = places.iter().skip(wanted.skip).take(wanted.count);
+        (
+            places.len(),
+            shown.map(|&place| &self.users[place]).collect(),
+        )
     }
 
     fn range(&self, wanted: &Wanted) -> Range<usize> {
@@ -161,13 +191,6 @@ pub(crate) struct Wanted {
     pub(crate) inactive: bool,
     pub(crate) skip: usize,
     pub(crate) count: usize,
-}
-
-impl Wanted {
-    fn selects(&self, user: &User) -> bool {
-        self.since.is_none_or(|since| user.modified >= since)
-            && !(self.inactive && user.is_active())
-    }
 }
 
 /// A place in the order of ids.

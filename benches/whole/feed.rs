@@ -110,14 +110,14 @@ fn fill(server: &Server, home: &Home, users: usize, syncs: usize, figures: &mut 
         };
         let (cost, row) = home.sync("full");
         expect(&row, "full", users, counts);
+        let requests = server.requests();
         let case = match nth {
             0 => "feed: first full sync of slim users",
             1 => "feed: all changed, the first time",
             _ if nth + 1 == syncs => "feed: all changed, the last time",
             _ => continue,
         };
-        let (bytes, requests) = (home.mirror_bytes(), server.requests());
-        figures.add(case, users, cost, None, bytes, requests);
+        figures.add(case, users, cost, None, home.mirror_bytes(), requests);
     }
 }
 

@@ -21,6 +21,9 @@ const USERS: usize = 500;
 /// Between two questions of the reader.
 const POLL: Duration = Duration::from_millis(10);
 
+/// How long the other instance is looked at before everybody changes.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// Changes of the other instance's directory: each moves its clock by an hour, and it must not pass ours.
 const MOST_CHANGES: usize = 600;
 
@@ -53,10 +56,14 @@ fn beside(users: usize, figures: &mut Figures) {
     home.wait_for_baselines(&reader);
 
     let stop = AtomicBool::new(false);
-    let (from, to, asked) = std::thread::scope(|scope| {
+    let (quiet, from, to, asked) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| poll(&home.reader(), users, &stop));
         scope.spawn(|| change_each_second(&server, &stop));
         let stops = StopsWhenDropped(&stop);
+        // For comparison: the same without the large sync.
+        let quiet = now();
+        std::thread::sleep(QUIET);
+        let quiet = (quiet, now());
         server.directory_mut().change(users);
         let from = now();
         let (cost, row) = home.sync("full");
@@ -65,7 +72,7 @@ fn beside(users: usize, figures: &mut Figures) {
         expect(&row, "full", users, [0, users, 0]);
         let case = "all changed in one sync, asked of the daemon: the command";
         figures.add(case, users, cost, None, home.mirror_bytes(), 0);
-        (from, to, asking.join().expect("the reader"))
+        (quiet, from, to, asking.join().expect("the reader"))
     });
 
     let mut find = |what: &str, value: f64, unit, goal| {
@@ -93,15 +100,14 @@ fn beside(users: usize, figures: &mut Figures) {
             None,
         );
     }
-    let (syncs, updated, longest) = reader
-        .query_row(
-            "SELECT count(*), coalesce(sum(updated), 0),
-                    coalesce(max(julianday(finished_at) - julianday(started_at)), 0.0) * 86400.0
-             FROM syncs WHERE instance = ?1 AND mode = 'incremental' AND started_at BETWEEN ?2 AND ?3",
-            params![other, from, to],
-            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?)),
-        )
-        .expect("the mirror is readable");
+    let (_, _, longest) = syncs_of(&reader, &other, &quiet.0, &quiet.1);
+    find(
+        "another instance's longest incremental sync before it",
+        longest,
+        " s",
+        None,
+    );
+    let (syncs, updated, longest) = syncs_of(&reader, &other, &from, &to);
     assert!(
         syncs > 0 && updated > 0,
         "beside it, {syncs} incremental syncs updated {updated} users"
@@ -124,6 +130,18 @@ fn beside(users: usize, figures: &mut Figures) {
         home.mirror_bytes(),
         server.requests(),
     );
+}
+
+/// The incremental syncs of an instance that began in this time: how many, what they updated, and the seconds of the longest.
+fn syncs_of(reader: &Connection, name: &str, from: &str, to: &str) -> (i64, i64, f64) {
+    let found = reader.query_row(
+        "SELECT count(*), coalesce(sum(updated), 0),
+                coalesce(max(julianday(finished_at) - julianday(started_at)), 0.0) * 86400.0
+         FROM syncs WHERE instance = ?1 AND mode = 'incremental' AND started_at BETWEEN ?2 AND ?3",
+        params![name, from, to],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    );
+    found.expect("the mirror is readable")
 }
 
 /// Seconds that each question took.

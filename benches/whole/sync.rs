@@ -45,7 +45,7 @@ struct Round<'a> {
     figures: &'a mut Figures,
     /// Seconds that reading alone takes in this round.
     floor: f64,
-    /// The highest peak of all its syncs, in bytes.
+    /// The highest peak of all its commands, in bytes.
     peak: u64,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Round<'a> {
             200_001.. => 80.0,
         };
         let peak = self.peak as f64 / (1024.0 * 1024.0);
-        self.goal("peak memory of all these syncs", peak, " MiB", goal);
+        self.goal("peak memory of all these commands", peak, " MiB", goal);
     }
 
     /// Wall over the floor, and the CPU of 100,000 users.

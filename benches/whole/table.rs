@@ -137,14 +137,18 @@ impl Figures {
             let ratio = Spread::of(rounds.iter().filter_map(|one| one.ratio));
             let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
             let cpu = of(|one| one.cost.cpu_seconds);
+            // Of a part of a process there is none.
+            let peak = match of(|one| one.cost.peak_bytes as f64 / MIB) {
+                0.0 => "–".to_owned(),
+                peak => format!("{peak:.1}"),
+            };
             writeln!(
                 f,
-                "| {} | {} | {:.3} | {ratio} | {cpu:.3} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} |",
+                "| {} | {} | {:.3} | {ratio} | {cpu:.3} | {:.1} | {peak} | {:.1} | {:.1} | {:.0} |",
                 one.case,
                 one.users,
                 of(|one| one.cost.wall_seconds),
                 cpu * 1e6 / one.users as f64,
-                of(|one| one.cost.peak_bytes as f64 / MIB),
                 of(|one| one.cost.written_bytes as f64 / MB),
                 of(|one| one.file_bytes as f64 / MB),
                 of(|one| one.requests as f64),
