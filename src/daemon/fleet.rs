@@ -250,7 +250,9 @@ impl Fleet {
                 .mirror
                 .write(move |writer| writer.trim(&options))
                 .await?
-        {}
+        {
+            self.mirror.move_long_log().await?;
+        }
         self.checkpoint().await
     }
 

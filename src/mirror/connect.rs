@@ -22,7 +22,7 @@ const PRAGMAS: &str = "
 const WRITER_PRAGMAS: &str = "
     PRAGMA synchronous = FULL;               -- a `seq` that a reader has read survives a power cut (promise P3)
     PRAGMA journal_size_limit = 67108864;    -- 64 MiB: a log that was once longer is cut after it was moved
-    PRAGMA wal_autocheckpoint = 65536;       -- 512 MiB: the mirror checkpoints between transactions by itself, outside of
+    PRAGMA wal_autocheckpoint = 32768;       -- 256 MiB: the mirror checkpoints between transactions by itself, outside of
                                              -- them; this only bounds the log when it cannot
 ";
 
