@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench core`. Times are a user's, but for the page, whose items a second are users.
 
-#![allow(
+#![expect(
     clippy::expect_used,
     reason = "a bench whose sample is not what it should be has nothing to measure"
 )]

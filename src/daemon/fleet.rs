@@ -251,7 +251,7 @@ impl Fleet {
                 .write(move |writer| writer.trim(&options))
                 .await?
         {
-            self.mirror.move_long_log().await?;
+            self.mirror.move_long_log().await;
         }
         self.checkpoint().await
     }

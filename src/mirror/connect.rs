@@ -97,8 +97,8 @@ fn open(path: &Path, access: OpenFlags, busy: Duration) -> Result<Connection, Er
     Ok(conn)
 }
 
-/// A statement keeps its plan whatever is bound to it. SQLite would otherwise prepare one with a range anew whenever other bounds
-/// come, to look whether another index suits those better: with each page of a crawl.
+/// A statement keeps its plan whatever is bound to it. SQLite would otherwise prepare one with a bound `LIMIT` anew each time that
+/// is bound, to plan with the number: with each page of a crawl.
 pub(super) fn keep_plans(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())

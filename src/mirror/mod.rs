@@ -211,19 +211,18 @@ impl Mirror {
         .await
     }
 
-    /// Moves a long write-ahead log into the file, between two transactions of a sync: a commit that did it would keep all others
-    /// from writing meanwhile (promise P7).
-    ///
-    /// # Errors
-    /// When the file cannot be opened or written.
-    pub async fn move_long_log(&self) -> Result<(), Error> {
-        self.with_log(|shared, log| {
-            if length(log)? >= LONG_LOG_BYTES {
+    /// Moves a long write-ahead log into the file, between two transactions that follow on each other: a commit that did it would
+    /// keep all others from writing meanwhile (promise P7). Nothing is lost where it fails; a later commit then has to.
+    pub async fn move_long_log(&self) {
+        let moved = self.with_log(|shared, log| {
+            if length(log)? > LONG_LOG_BYTES {
                 move_log(&connect::checkpointer(&shared.path)?)?;
             }
             Ok(())
-        })
-        .await
+        });
+        if let Err(error) = moved.await {
+            tracing::debug!(%error, "the log of the mirror could not be moved");
+        }
     }
 
     /// Does something with the write-ahead log, whose path it gets, without the writer.
@@ -306,7 +305,8 @@ impl Shared {
     }
 }
 
-/// The log is moved from this length on: it is then about a transaction of a large sync.
+/// A log that is longer is moved. To this length, the `journal_size_limit`, SQLite cuts one that was moved and is written from its
+/// start again.
 const LONG_LOG_BYTES: u64 = 64 << 20;
 
 /// Moves the log into the file, as far as readers let it, while others write.

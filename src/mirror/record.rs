@@ -230,7 +230,7 @@ impl<'a> Pen<'a> {
 }
 
 /// Whether a record says that no indexed column changes: `changed` has the columns as its paths. Their names anywhere in it count,
-/// which costs an index at worst.
+/// which costs an index at worst. A cell that was damaged stays as it is: that is for `verify` to tell.
 fn leaves_indexes(record: &ChangeRecord) -> bool {
     (record.changed.as_deref())
         .is_some_and(|changed| !INDEXED.iter().any(|column| changed.contains(column)))

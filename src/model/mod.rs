@@ -7,6 +7,7 @@ pub mod change;
 pub mod foreign;
 pub mod id;
 pub mod page;
+pub(crate) mod scan;
 pub mod sync;
 pub mod time;
 pub mod user;

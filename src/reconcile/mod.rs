@@ -21,7 +21,6 @@ pub mod mapping;
 pub mod names;
 mod path;
 mod peek;
-pub(crate) mod scan;
 mod tree;
 
 #[cfg(test)]

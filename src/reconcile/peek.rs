@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::first_special;
+use crate::model::scan::first_special;
 
 /// A place in an object: before a name, or before the value that follows it.
 #[derive(Clone, Copy, Debug)]

@@ -69,10 +69,7 @@ pub(super) async fn apply(
         if applied.finished {
             break;
         }
-        if let Err(error) = sync.mirror.move_long_log().await {
-            // Nothing is lost by it; the next commit may have to do it.
-            tracing::debug!(%error, "the log of the mirror could not be moved");
-        }
+        sync.mirror.move_long_log().await;
         if after.is_none() {
             rounds += 1;
             // Everything else is applied: the next transaction goes on behind the last of these.

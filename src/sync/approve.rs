@@ -239,6 +239,7 @@ async fn apply(
         if applied.finished {
             break;
         }
+        mirror.move_long_log().await;
         if after.is_none() {
             let left: Vec<ResourceId> = std::mem::take(&mut doubtful);
             after = left.iter().max().cloned();

@@ -4,7 +4,7 @@
 //! strict: what it accepts, `serde_json` accepts with the same borders. Of all else it says nothing, and `serde_json` reads the
 //! page as if this were not here: every error is that reader's.
 
-use crate::reconcile::scan::first_special;
+use crate::model::scan::first_special;
 
 /// A page in three pieces.
 #[derive(Debug, PartialEq, Eq)]
