@@ -24,7 +24,7 @@ const KINDS: [Shares; 3] = [Shares::Company, Shares::Department, Shares::Locatio
 const GROUP_COLUMNS: &str = "coalesce(company_id, company), coalesce(department_id, department), coalesce(location_id, location)";
 
 /// How many of those who were known at the crawl's start are not gone: the count that is kept, less those who came since. The plus
-/// keeps the planner to the few rowids; counting all of them reads every page of `users`, half of what an unchanged sync costs.
+/// keeps the planner to the few rowids; counting all of them reads every page of `users`, a third of what an unchanged sync costs.
 const LIVING_AT_START: &str = "
     SELECT max(0,
         coalesce((SELECT living FROM source_counts WHERE instance = ?1 AND resource = ?2), 0)
@@ -326,7 +326,7 @@ fn number(shares: Shares) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{INCREMENTAL, World, complete, id, proof, user};
+    use super::super::testing::{INCREMENTAL, World, complete, id, plan_of, proof, user};
     use super::*;
     use crate::model::{Mode, Row};
 
@@ -472,6 +472,16 @@ mod tests {
         world
             .sync_as(INCREMENTAL, &[touched, placed("n", true, ["", "", ""])])
             .await;
+        // Neither `e`, who is gone, nor `n`, who came since.
+        let reader = world.reader();
+        let bound = params!["acme", "User", stage.horizon.max_rowid];
+        let living = reader
+            .conn
+            .query_row(LIVING_AT_START, bound, |row| count(row, 0));
+        assert_eq!(living.unwrap(), 4);
+        let plan = plan_of(&reader.conn, LIVING_AT_START);
+        assert!(plan.contains("(rowid>?)"), "{plan}");
+
         let answer = crate::reconcile::decode::decode(super::super::testing::USER, &c).unwrap();
         stage.put_asked(world.mirror.base(), answer).unwrap();
         assert_eq!(

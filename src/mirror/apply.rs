@@ -34,7 +34,7 @@ pub struct Batch {
     pub treatment: Treatment,
     /// The hold of the guard `source_changed` that this sync shows not to stand any more.
     pub mends: Option<i64>,
-    /// The id of the sync, reserved by [`Writer::reserve_sync`].
+    /// The id of the sync, reserved by [`Writer::reserve_id_of`].
     pub sync_id: i64,
     /// The most change records of one transaction (promise P2).
     pub limit: usize,

@@ -102,6 +102,18 @@ impl Writer<'_> {
         Ok(1)
     }
 
+    /// Reserves the id of a sync that has none yet (0), in the transaction that first needs it: a transaction of its own would have
+    /// every sync wait for the writer once more (promise P7).
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn reserve_id_of(&self, sync: &mut SyncRow) -> Result<(), Error> {
+        if sync.id == 0 {
+            sync.id = self.reserve_sync()?;
+        }
+        Ok(())
+    }
+
     /// Writes the row of a sync that was told to stop, or that asked about a few users only: its end is no trouble of the
     /// instance. `not_before` is when the instance may be asked again, where it said so.
     ///

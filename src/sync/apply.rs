@@ -34,7 +34,6 @@ pub(super) async fn apply(
         full_and_complete: is_full && certificate.as_complete().is_some(),
         capabilities,
     };
-    row.id = sync.mirror.write(|writer| writer.reserve_sync()).await?;
     let mut batch = Batch {
         watch: sync.reading.watch(),
         treatment,
@@ -56,9 +55,10 @@ pub(super) async fn apply(
         row.cost = sync.reading.session.tally.snapshot();
         batch.watch.now = row.finished_at;
         finish.sync = row.clone();
-        let (returned, applied) =
+        let (returned, applied, sync_id) =
             one_transaction(sync.mirror, stage, batch.clone(), after, finish.clone()).await?;
         stage = returned;
+        row.id = sync_id;
         row.created += applied.created;
         row.updated += applied.updated;
         row.deactivated += applied.deactivated;
@@ -91,17 +91,19 @@ pub(super) async fn apply(
     Ok(opened)
 }
 
-/// One transaction of a sync.
+/// One transaction of a sync; returns its id, too.
 async fn one_transaction(
     mirror: &Mirror,
     mut stage: Stage,
-    batch: Batch,
+    mut batch: Batch,
     after: Option<ResourceId>,
-    finish: Finish,
-) -> Result<(Stage, Applied), Error> {
+    mut finish: Finish,
+) -> Result<(Stage, Applied, i64), Error> {
     let written = mirror.write(move |writer| {
+        writer.reserve_id_of(&mut finish.sync)?;
+        batch.sync_id = finish.sync.id;
         let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
-        Ok((stage, applied))
+        Ok((stage, applied, finish.sync.id))
     });
     Ok(written.await?)
 }

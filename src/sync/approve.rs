@@ -149,7 +149,6 @@ async fn release(
         row.outcome = Outcome::Failed;
         row.error = Some(why.clone());
     }
-    row.id = mirror.write(|writer| writer.reserve_sync()).await?;
     apply(mirror, reading, stage, reader, hold, row).await
 }
 
@@ -171,9 +170,7 @@ async fn record_failure(
     let mut record = row.clone();
     row.id = mirror
         .write(move |writer| {
-            if record.id == 0 {
-                record.id = writer.reserve_sync()?;
-            }
+            writer.reserve_id_of(&mut record)?;
             writer.break_off(&record, not_before)?;
             Ok(record.id)
         })
@@ -208,22 +205,24 @@ async fn apply(
         row.finished_at = reading.context.clock.now();
         row.cost = reading.session.tally.snapshot();
         batch.watch.now = row.finished_at;
-        let finish = Finish {
+        let mut finish = Finish {
             sync: row.clone(),
             watermark: None,
             restart_at: None,
             full_and_complete: false,
             capabilities: None,
         };
-        let (batch, approved) = (batch.clone(), approved.take());
+        let (mut batch, approved) = (batch.clone(), approved.take());
         let written = mirror.write(move |writer| {
             if let Some((hold_id, digest)) = approved {
                 writer.approvable(hold_id, &digest)?;
             }
+            writer.reserve_id_of(&mut finish.sync)?;
+            batch.sync_id = finish.sync.id;
             let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
-            Ok((stage, applied))
+            Ok((stage, applied, finish.sync.id))
         });
-        let (returned, applied) = written.await.map_err(|error| {
+        let (returned, applied, sync_id) = written.await.map_err(|error| {
             if error.is_about_a_hold() {
                 Error::NotApprovable(error)
             } else {
@@ -231,6 +230,7 @@ async fn apply(
             }
         })?;
         stage = returned;
+        row.id = sync_id;
         row.created += applied.created;
         row.updated += applied.updated;
         row.deactivated += applied.deactivated;

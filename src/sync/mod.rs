@@ -419,9 +419,7 @@ impl<'a> Attempt<'a> {
         row.id = self
             .mirror
             .write(move |writer| {
-                if record.id == 0 {
-                    record.id = writer.reserve_sync()?;
-                }
+                writer.reserve_id_of(&mut record)?;
                 writer.fail(&record, not_before)?;
                 if let Some(capabilities) = &learned {
                     writer.set_capabilities(&record.instance, record.resource, capabilities)?;
