@@ -534,6 +534,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn indexed_columns_follow_their_user() {
+        let mut world = World::new().await;
+        let named = |title: &str, name: &str, mail: &str| {
+            Row {
+            id: id("a"),
+            modified_at: None,
+            raw: format!(
+                r#"{{"id":"a","title":"{title}","userName":"{name}","emails":[{{"type":"work","value":"{mail}"}}]}}"#
+            )
+            .into(),
+        }
+        };
+        for (title, name, mail) in [
+            ("x", "ada", "ada@example.org"),
+            ("y", "ada", "ada@example.org"),
+            ("y", "lovelace", "ada@example.org"),
+            ("y", "lovelace", "lovelace@example.org"),
+            ("z", "lovelace", ""),
+        ] {
+            world.sync(&[named(title, name, mail)]).await;
+            let found = "SELECT title || ' ' || user_name || ' ' || coalesce(email, '') FROM users";
+            let expected = format!("{title} {name} {mail}");
+            assert_eq!(world.ask::<String>(found), expected);
+            assert_eq!(world.difference(), None);
+        }
+    }
+
+    #[tokio::test]
     async fn what_does_not_map_costs_itself_only() {
         let mut world = World::new().await;
         let mut stage = world.stage(Mode::Full);
