@@ -56,8 +56,8 @@ fn beside(users: usize, figures: &mut Figures) {
     home.wait_for_baselines(&reader);
 
     let stop = AtomicBool::new(false);
-    let (quiet, from, to, asked) = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| poll(&home.reader(), users, &stop));
+    let (quiet, beside, asked) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| poll(&home.reader(), users, &other, &stop));
         scope.spawn(|| change_each_second(&server, &stop));
         let stops = StopsWhenDropped(&stop);
         // For comparison: the same without the large sync.
@@ -67,12 +67,12 @@ fn beside(users: usize, figures: &mut Figures) {
         server.directory_mut().change(users);
         let from = now();
         let (cost, row) = home.sync("full");
-        let to = now();
+        let beside = (from, now());
         drop(stops);
         expect(&row, "full", users, [0, users, 0]);
         let case = "all changed in one sync, asked of the daemon: the command";
         figures.add(case, users, cost, None, home.mirror_bytes(), 0);
-        (quiet, from, to, asking.join().expect("the reader"))
+        (quiet, beside, asking.join().expect("the reader"))
     });
 
     let mut find = |what: &str, value: f64, unit, goal| {
@@ -100,14 +100,14 @@ fn beside(users: usize, figures: &mut Figures) {
             None,
         );
     }
-    let (_, _, longest) = syncs_of(&reader, &other, &quiet.0, &quiet.1);
+    let (_, _, longest) = syncs_of(&reader, &other, &asked.syncs, &quiet);
     find(
         "another instance's longest incremental sync before it",
         longest,
         " s",
         None,
     );
-    let (syncs, updated, longest) = syncs_of(&reader, &other, &from, &to);
+    let (syncs, updated, longest) = syncs_of(&reader, &other, &asked.syncs, &beside);
     assert!(
         syncs > 0 && updated > 0,
         "beside it, {syncs} incremental syncs updated {updated} users"
@@ -132,16 +132,27 @@ fn beside(users: usize, figures: &mut Figures) {
     );
 }
 
-/// The incremental syncs of an instance that began in this time: how many, what they updated, and the seconds of the longest.
-fn syncs_of(reader: &Connection, name: &str, from: &str, to: &str) -> (i64, i64, f64) {
+/// The incremental syncs of an instance that began in this time: how many, what they updated, and the seconds of the longest, from its
+/// start until a reader saw its row. `finished_at` is taken before the last wait for the writer, so that it does not tell.
+fn syncs_of(
+    reader: &Connection,
+    name: &str,
+    seen: &[(String, f64)],
+    (from, to): &(String, String),
+) -> (i64, i64, f64) {
     let found = reader.query_row(
-        "SELECT count(*), coalesce(sum(updated), 0),
-                coalesce(max(julianday(finished_at) - julianday(started_at)), 0.0) * 86400.0
+        "SELECT count(*), coalesce(sum(updated), 0)
          FROM syncs WHERE instance = ?1 AND mode = 'incremental' AND started_at BETWEEN ?2 AND ?3",
         params![name, from, to],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     );
-    found.expect("the mirror is readable")
+    let (syncs, updated) = found.expect("the mirror is readable");
+    let longest = seen
+        .iter()
+        .filter(|(began, _)| (from..=to).contains(&began))
+        .map(|(_, seconds)| *seconds)
+        .fold(0.0, f64::max);
+    (syncs, updated, longest)
 }
 
 /// Seconds that each question took.
@@ -149,16 +160,25 @@ fn syncs_of(reader: &Connection, name: &str, from: &str, to: &str) -> (i64, i64,
 struct Asked {
     by_name: Vec<f64>,
     newest: Vec<f64>,
+    /// When each incremental sync of the other instance began, and the seconds until its row was seen.
+    syncs: Vec<(String, f64)>,
 }
 
 /// A reader that does not know of the sync.
-fn poll(reader: &Connection, users: usize, stop: &AtomicBool) -> Asked {
+fn poll(reader: &Connection, users: usize, other: &str, stop: &AtomicBool) -> Asked {
     let mut by_name = reader
         .prepare("SELECT id, title FROM active_users WHERE instance = 'acme' AND user_name = ?1 COLLATE NOCASE")
         .expect("the view");
     let mut newest = reader
         .prepare("SELECT max(seq) FROM changes")
         .expect("the feed");
+    let mut appeared = reader
+        .prepare(
+            "SELECT id, started_at FROM syncs
+             WHERE id > ?1 AND instance = ?2 AND mode = 'incremental' ORDER BY id",
+        )
+        .expect("the syncs");
+    let mut last_sync = 0_i64;
     let mut asked = Asked::default();
     // Every 97th user from the first one on is active: the second ones are not.
     for nth in (0..users).step_by(97).cycle() {
@@ -173,6 +193,16 @@ fn poll(reader: &Connection, users: usize, stop: &AtomicBool) -> Asked {
         let seq = newest.query_row([], |row| row.get::<_, i64>(0));
         asked.newest.push(began.elapsed().as_secs_f64());
         assert!(seq.expect("a record") > 0, "the feed has records");
+        let mut rows = appeared
+            .query(params![last_sync, other])
+            .expect("the mirror is readable");
+        while let Some(row) = rows.next().expect("the mirror is readable") {
+            last_sync = row.get(0).expect("a number");
+            let began: String = row.get(1).expect("a time");
+            let started: jiff::Timestamp = began.parse().expect("a time");
+            let seconds = jiff::Timestamp::now().duration_since(started);
+            asked.syncs.push((began, seconds.as_secs_f64()));
+        }
         std::thread::sleep(POLL);
     }
     asked
