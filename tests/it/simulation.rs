@@ -8,6 +8,7 @@
 
 mod clock;
 mod edits;
+mod files;
 mod laws;
 mod mishaps;
 mod person;

@@ -151,7 +151,8 @@ pub(super) struct Amid {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Death {
     pub(super) after: Arm,
-    /// So many turns of the disk later: in each, all that waits for it is done.
+    /// So many turns of the disk later: in each, all that waits for it is done. With none, what is asked of it at the
+    /// moment of the death is not done.
     pub(super) steps: u32,
     /// How long until somebody starts it again.
     pub(super) down: Duration,

@@ -12,9 +12,10 @@ use musterd::sync::Phase;
 
 use super::clock::LifeClock;
 use super::edits::{self, Edit};
+use super::files::Files;
 use super::laws::{Broken, Laws, Record, Sync};
 use super::person;
-use super::plan::{Death, Login, Moment, Plan, Race, What};
+use super::plan::{Arm, Death, Login, Moment, Plan, Race, What};
 use super::settings;
 use super::sums::Sums;
 use super::watch::{Line, Watch};
@@ -59,7 +60,8 @@ struct Run<'a> {
 enum End {
     Over,
     Stopped(Duration),
-    Died(Death),
+    /// With the files to put back, where what waited for the disk is not done.
+    Died(Death, Option<Files>),
 }
 
 /// How long after a fault what it did may last, beside the period of full syncs: credentials that were
@@ -126,6 +128,14 @@ impl<'a> Run<'a> {
             let end = simulated.block_on(self.live(deaths.next(), &disk));
             drop(simulated);
             self.world.bury();
+            if let End::Died(death, files) = &end {
+                if let Some(files) = files {
+                    files.put_back(self.world.folder());
+                }
+                let step = self.step(death);
+                *self.sums.deaths.entry(step).or_default() += 1;
+                self.watch.note(|| format!("dies {step}: {death:?}"));
+            }
             self.sums.lives += 1;
             self.watch.check();
             self.check_whole();
@@ -135,7 +145,7 @@ impl<'a> Run<'a> {
             match end {
                 End::Over => return,
                 End::Stopped(down) => self.lie_still(down),
-                End::Died(death) => self.lie_still(death.down),
+                End::Died(death, _) => self.lie_still(death.down),
             }
         }
     }
@@ -155,47 +165,36 @@ impl<'a> Run<'a> {
             }
             death
         };
-        let end = tokio::select! {
+        let mut end = tokio::select! {
             biased;
-            death = dies => End::Died(death),
+            death = dies => End::Died(death, None),
             end = self.go_through() => end,
         };
+        if let End::Died(death, files) = &mut end
+            && death.steps == 0
+        {
+            *files = Some(Files::of(self.world.folder()));
+        }
         // What has begun comes to its end, as a write does whose process is killed.
         disk.catch_up();
         self.clock.end_life();
-        if let End::Died(death) = &end {
-            self.watch.check();
-            let step = self.step();
-            *self.sums.deaths.entry(step).or_default() += 1;
-            self.watch.note(|| format!("dies {step}: {death:?}"));
-        }
         end
     }
 
     /// What the flow was doing, by what it had told and what it left behind.
-    fn step(&self) -> &'static str {
-        let reserved: i64 = self
-            .world
-            .read()
-            .query_row(
-                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'syncs'",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap();
-        let has_ended = self.watch.laws().syncs.contains_key(&reserved) || reserved == 0;
+    fn step(&self, death: &Death) -> &'static str {
         let left = std::fs::read_dir(self.world.folder()).unwrap();
         let mut names = left.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
         let has_stage = names.any(|name| name.contains(".stage-"));
-        let phase = self.watch.seen().phase;
-        match (phase, has_ended, has_stage) {
-            (None, ..) => "at the start",
-            (_, false, _) => "before the transaction",
-            (Some(Phase::Probing), ..) => "probing",
-            (Some(Phase::Reading), ..) => "reading",
-            (Some(Phase::Asking), ..) => "asking",
-            (Some(Phase::Applying), _, true) => "after the transaction",
-            (Some(Phase::Applying), _, false) => "tidying",
+        let at_once = death.steps == 0 && matches!(death.after, Arm::Apply(_));
+        match self.watch.seen().phase {
+            None => "at the start",
+            Some(Phase::Probing) => "probing",
+            Some(Phase::Reading) => "reading",
+            Some(Phase::Asking) => "asking",
+            Some(Phase::Applying) if at_once => "before the transaction",
+            Some(Phase::Applying) if has_stage => "after the transaction",
+            Some(Phase::Applying) => "tidying",
         }
     }
 
