@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use super::due::{Due, Known, Lookup};
 use super::error::Error;
@@ -34,10 +36,27 @@ pub struct Batch {
     pub treatment: Treatment,
     /// The hold of the guard `source_changed` that this sync shows not to stand any more.
     pub mends: Option<i64>,
-    /// The id of the sync, reserved by [`Writer::reserve_id_of`].
+    /// The id of the sync, reserved by [`Writer::stamp`].
     pub sync_id: i64,
     /// The most change records of one transaction (promise P2).
     pub limit: usize,
+    /// After how long a transaction ends at the next resource, in a sync that needs several of them anyhow: others wait for it
+    /// (promise P7).
+    pub time: Duration,
+}
+
+impl Batch {
+    /// When the time of a transaction is up that begins now. Never where one may hold all that will be written: promise P2
+    /// speaks of several only where there are more records, and what a guard may hold is not sure to be written.
+    fn ends_at(&self) -> Option<Instant> {
+        let Treatment::Guarded(planned) = &self.treatment else {
+            return None;
+        };
+        let needs_several = planned.at_least() > u64::try_from(self.limit).unwrap_or(u64::MAX);
+        needs_several
+            .then(|| Instant::now().checked_add(self.time))
+            .flatten()
+    }
 }
 
 /// What a transaction wrote.
@@ -126,6 +145,7 @@ impl<'a> Writer<'a> {
             gate: Gate::new(self.conn, &batch.watch, &batch.treatment, batch.sync_id)?,
             applied: Applied::default(),
             idle: 0,
+            ends_at: batch.ends_at(),
             unmappable: Vec::new(),
             left: BTreeSet::new(),
         };
@@ -133,7 +153,7 @@ impl<'a> Writer<'a> {
         let mut lookup = Lookup::new(self.conn, &batch.watch, observed_at, stage)?;
         let mut last: Option<ResourceId> = None;
         work.stage.each_staged(Which::After(after), &mut |staged| {
-            if work.is_full() {
+            if last.is_some() && work.is_full() {
                 work.applied.next_after = last.take();
                 return Ok(ControlFlow::Break(()));
             }
@@ -180,6 +200,8 @@ struct Work<'a> {
     gate: Gate<'a>,
     applied: Applied,
     idle: usize,
+    /// When its time is up.
+    ends_at: Option<Instant>,
     unmappable: Unmappable,
     /// The holds that somebody left.
     left: BTreeSet<i64>,
@@ -188,6 +210,9 @@ struct Work<'a> {
 impl Work<'_> {
     fn is_full(&self) -> bool {
         self.idle / IDLE_PER_RECORD >= self.pen.room()
+            || self
+                .ends_at
+                .is_some_and(|ends_at| Instant::now() >= ends_at)
     }
 
     fn settle(&mut self, lookup: &mut Lookup<'_>, staged: StagedRow) -> Result<(), Error> {
@@ -411,6 +436,27 @@ mod tests {
         assert_eq!(world.sync_as(small, &directory).await.len(), 3);
         let row = "SELECT id || ' ' || seen || ' ' || created || ' ' || outcome FROM syncs";
         assert_eq!(world.ask::<String>(row), "1 5 5 succeeded");
+    }
+
+    #[tokio::test]
+    async fn only_a_sync_of_several_transactions_ends_one_by_the_clock() {
+        let mut world = World::new().await;
+        let of = |title| ["a", "b", "c"].map(|id| titled(id, title));
+        let slow = |limit| How {
+            limit,
+            time: Duration::ZERO,
+            ..FULL
+        };
+        // The first sync and a later one, whose records no guard can hold.
+        for title in ["x", "y"] {
+            assert_eq!(world.sync_as(slow(2), &of(title)).await.len(), 3);
+        }
+        assert_eq!(world.sync_as(slow(3), &of("z")).await.len(), 1);
+        // What a guard may hold is not sure to need more than one.
+        let leave = |id| user(id, "2026-01-02T00:00:00Z", r#","active":false,"title":"z""#);
+        let leavers = ["a", "b", "c"].map(leave);
+        assert_eq!(world.sync_as(slow(2), &leavers).await.len(), 2);
+        assert_eq!(world.difference(), None);
     }
 
     #[tokio::test]

@@ -18,7 +18,11 @@ use crate::reconcile::guard::{self, Concern};
 /// How many changes of each concern a sync would write, before anything is written. Who is in an open
 /// hold for it already is not counted again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Planned(BTreeMap<Concern, u64>);
+pub struct Planned {
+    concerns: BTreeMap<Concern, u64>,
+    /// Records that concern no guard.
+    unguarded: u64,
+}
 
 impl Planned {
     /// Counts what is due, for everything that is staged.
@@ -29,6 +33,7 @@ impl Planned {
         let mut planned = Self::default();
         if stage.horizon.nobody {
             // Whom nobody knew can lose nothing.
+            planned.unguarded = stage.count_staged()?;
             return Ok(planned);
         }
         let _snapshot = reader.conn.unchecked_transaction()?;
@@ -39,17 +44,24 @@ impl Planned {
             let (_, due) = lookup.due(staged)?;
             if let Some(record) = due.record() {
                 let mut concerns = guard::concerns(record.kind, record.changed.as_deref());
-                if !concerns.is_empty() {
+                if concerns.is_empty() {
+                    planned.unguarded += 1;
+                } else {
                     let open = holds.of_user(&id)?;
                     concerns.retain(|concern| !open.iter().any(|(_, held)| held == concern));
                 }
                 for concern in concerns {
-                    *planned.0.entry(concern).or_default() += 1;
+                    *planned.concerns.entry(concern).or_default() += 1;
                 }
             }
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(planned)
+    }
+
+    /// How many records there will be at least, whatever the guards hold.
+    pub(super) fn at_least(&self) -> u64 {
+        self.unguarded
     }
 
     /// Whether with so many more deactivations the guard would hold them all.
@@ -59,7 +71,7 @@ impl Planned {
     pub fn would_hold(&self, reader: &Reader, watch: &Watch, more: u64) -> Result<bool, Error> {
         let _snapshot = reader.conn.unchecked_transaction()?;
         let mut planned = self.clone();
-        *planned.0.entry(Concern::Deactivation).or_default() += more;
+        *planned.concerns.entry(Concern::Deactivation).or_default() += more;
         let mut counts = Counts::new(&reader.conn, watch, planned, 0);
         Ok(counts.refuse(&Concern::Deactivation)?.is_some())
     }
@@ -102,7 +114,7 @@ impl<'a> Counts<'a> {
         };
         let count = |counts: &BTreeMap<Concern, u64>| counts.get(concern).copied().unwrap_or(0);
         // What was not planned, because it had to be asked for again, counts as it comes.
-        let here = count(&self.planned.0).max(count(&released.here) + 1);
+        let here = count(&self.planned.concerns).max(count(&released.here) + 1);
         let n = count(&released.elsewhere) + here;
         self.released = Some(released);
         let limit = self.watch.limits.of(concern);

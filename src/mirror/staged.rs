@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::column::{json, time, to_json};
+use super::column::{count, json, time, to_json};
 use super::error::Error;
 use super::read::Reader;
 use super::rejects::{self, KEPT_REJECTS};
@@ -263,6 +263,13 @@ impl Stage {
             .conn
             .prepare_cached("SELECT 1 FROM staged WHERE id = ?1")?
             .exists([id.as_str()])?)
+    }
+
+    /// How many resources are staged.
+    pub(super) fn count_staged(&self) -> Result<u64, Error> {
+        Ok(self
+            .conn
+            .query_row("SELECT count(*) FROM staged", [], |row| count(row, 0))?)
     }
 
     /// The rowid of a user that was known at the crawl's start.

@@ -9,6 +9,7 @@ use super::error::Error;
 use super::gate::Treatment;
 use super::holds::ANOTHER_DIRECTORY;
 use super::stage::Stage;
+use crate::clock::Clock;
 use crate::model::time::{our_text, their_text};
 use crate::model::{
     Capabilities, Certificate, InstanceName, Mode, Outcome, ResourceType, TallySnapshot, Trigger,
@@ -102,12 +103,13 @@ impl Writer<'_> {
         Ok(1)
     }
 
-    /// Reserves the id of a sync that has none yet (0), in the transaction that first needs it: a transaction of its own would have
-    /// every sync wait for the writer once more (promise P7).
+    /// Says in the row of a sync when this transaction takes place, behind all waiting for the writer, and reserves the sync's id
+    /// if it has none yet (0): a transaction of its own would have every sync wait for the writer once more (promise P7).
     ///
     /// # Errors
     /// Of the database.
-    pub fn reserve_id_of(&self, sync: &mut SyncRow) -> Result<(), Error> {
+    pub fn stamp(&self, sync: &mut SyncRow, clock: &dyn Clock) -> Result<(), Error> {
+        sync.finished_at = clock.now();
         if sync.id == 0 {
             sync.id = self.reserve_sync()?;
         }
@@ -356,8 +358,11 @@ pub(super) fn known_instance(rows: usize, instance: &InstanceName) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
     use super::super::testing::{FULL, How, INCREMENTAL, World, name, pin, sync_row, time, titled};
     use super::*;
+    use crate::clock::ManualClock;
     use crate::model::Obeyed;
 
     async fn end(world: &mut World, finish: impl FnOnce(&mut Finish)) {
@@ -386,6 +391,25 @@ mod tests {
             world.ask::<String>("SELECT group_concat(id) FROM syncs"),
             "2"
         );
+    }
+
+    #[tokio::test]
+    async fn each_transaction_of_a_sync_has_its_time_and_all_have_one_id() {
+        let world = World::new().await;
+        let (early, late) = (world.now, world.now + SignedDuration::from_mins(1));
+        let mut row = sync_row(0, Mode::Full, early);
+        for now in [early, late] {
+            let clock = ManualClock::starting_at(now);
+            let stamped = world.mirror.write(move |writer| {
+                writer.stamp(&mut row, &clock)?;
+                Ok(row)
+            });
+            row = stamped.await.unwrap();
+            assert_eq!(
+                (row.id, row.finished_at.duration_since(now).as_secs()),
+                (1, 0)
+            );
+        }
     }
 
     #[tokio::test]

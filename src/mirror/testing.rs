@@ -35,6 +35,7 @@ pub(super) struct World {
 pub(super) struct How {
     pub(super) mode: Mode,
     pub(super) limit: usize,
+    pub(super) time: Duration,
     /// Stops after so many transactions, as if killed.
     pub(super) transactions: usize,
 }
@@ -42,6 +43,7 @@ pub(super) struct How {
 pub(super) const FULL: How = How {
     mode: Mode::Full,
     limit: 10_000,
+    time: Duration::MAX,
     transactions: usize::MAX,
 };
 
@@ -179,6 +181,7 @@ impl World {
             mends: None,
             sync_id: sync_id.unwrap(),
             limit: FULL.limit,
+            time: FULL.time,
         };
         let finish = Finish {
             sync: SyncRow {
@@ -198,7 +201,7 @@ impl World {
     /// Applies a stage, transaction after transaction.
     pub(super) async fn apply(&mut self, mut stage: Stage, how: How) -> Vec<Applied> {
         let (mut batch, mut finish) = self.ending(&stage).await;
-        batch.limit = how.limit;
+        (batch.limit, batch.time) = (how.limit, how.time);
         let mut applied: Vec<Applied> = Vec::new();
         let mut after: Option<ResourceId> = None;
         for _ in 0..how.transactions {

@@ -1,8 +1,9 @@
 //! The writing half of a sync: transaction after transaction, the last of them with the end.
 
+use std::sync::Arc;
+
 use super::read::Read;
-use super::{Attempt, Error, Phase, RECORDS_PER_TRANSACTION, read, settle};
-use crate::mirror::Mirror;
+use super::{Attempt, Error, Phase, RECORDS_PER_TRANSACTION, TIME_PER_TRANSACTION, read, settle};
 use crate::mirror::apply::{Applied, Batch, Finish, Opened, SyncRow};
 use crate::mirror::stage::Stage;
 use crate::model::{Certificate, Mode, Outcome, ResourceId};
@@ -34,12 +35,13 @@ pub(super) async fn apply(
         full_and_complete: is_full && certificate.as_complete().is_some(),
         capabilities,
     };
-    let mut batch = Batch {
+    let batch = Batch {
         watch: sync.reading.watch(),
         treatment,
         mends,
         sync_id: row.id,
         limit: RECORDS_PER_TRANSACTION,
+        time: TIME_PER_TRANSACTION,
     };
     let mut opened = Vec::new();
     let mut rounds = 0;
@@ -51,14 +53,12 @@ pub(super) async fn apply(
         }
         let written = row.created + row.updated + row.deactivated;
         sync.reading.tell(Phase::Applying, written, None);
-        row.finished_at = sync.context.clock.now();
         row.cost = sync.reading.session.tally.snapshot();
-        batch.watch.now = row.finished_at;
         finish.sync = row.clone();
-        let (returned, applied, sync_id) =
-            one_transaction(sync.mirror, stage, batch.clone(), after, finish.clone()).await?;
+        let (returned, applied, written) =
+            one_transaction(sync, stage, batch.clone(), after, finish.clone()).await?;
         stage = returned;
-        row.id = sync_id;
+        *row = written;
         row.created += applied.created;
         row.updated += applied.updated;
         row.deactivated += applied.deactivated;
@@ -91,19 +91,21 @@ pub(super) async fn apply(
     Ok(opened)
 }
 
-/// One transaction of a sync; returns its id, too.
+/// One transaction of a sync; returns its row as it is in it, too.
 async fn one_transaction(
-    mirror: &Mirror,
+    sync: &Attempt<'_>,
     mut stage: Stage,
     mut batch: Batch,
     after: Option<ResourceId>,
     mut finish: Finish,
-) -> Result<(Stage, Applied, i64), Error> {
-    let written = mirror.write(move |writer| {
-        writer.reserve_id_of(&mut finish.sync)?;
+) -> Result<(Stage, Applied, SyncRow), Error> {
+    let clock = Arc::clone(&sync.context.clock);
+    let written = sync.mirror.write(move |writer| {
+        writer.stamp(&mut finish.sync, &*clock)?;
         batch.sync_id = finish.sync.id;
+        batch.watch.now = finish.sync.finished_at;
         let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
-        Ok((stage, applied, finish.sync.id))
+        Ok((stage, applied, finish.sync))
     });
     Ok(written.await?)
 }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::read::{Reading, blocking};
-use super::{Context, Error, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, session, settle};
+use super::{
+    Context, Error, RECORDS_PER_TRANSACTION, RESUME_MAX_AGE, Source, TIME_PER_TRANSACTION, session,
+    settle,
+};
 use crate::mirror::apply::{Batch, Finish, SyncRow, Treatment};
 use crate::mirror::read::{HeldUsers, HoldRow, InTheWay};
 use crate::mirror::stage::{Stage, StageKey};
@@ -159,7 +162,6 @@ async fn record_failure(
     row: &mut SyncRow,
     error: &Error,
 ) -> Result<(), mirror::Error> {
-    row.finished_at = reading.context.clock.now();
     row.cost = reading.session.tally.snapshot();
     row.outcome = match error.is_cancelled() {
         true => Outcome::Cancelled,
@@ -168,11 +170,12 @@ async fn record_failure(
     row.error = Some(error.chain());
     let not_before = reading.source.client.not_before();
     let mut record = row.clone();
-    row.id = mirror
+    let clock = Arc::clone(&reading.context.clock);
+    *row = mirror
         .write(move |writer| {
-            writer.reserve_id_of(&mut record)?;
+            writer.stamp(&mut record, &*clock)?;
             writer.break_off(&record, not_before)?;
-            Ok(record.id)
+            Ok(record)
         })
         .await?;
     Ok(())
@@ -187,12 +190,13 @@ async fn apply(
     hold: &HoldRow,
     row: &mut SyncRow,
 ) -> Result<(), Error> {
-    let mut batch = Batch {
+    let batch = Batch {
         watch: reading.watch(),
         treatment: Treatment::Approved(hold.id),
         mends: None,
         sync_id: row.id,
         limit: RECORDS_PER_TRANSACTION,
+        time: TIME_PER_TRANSACTION,
     };
     // The first transaction looks again; those after it go on with what it began.
     let mut approved = Some((hold.id, hold.digest.clone()));
@@ -202,9 +206,7 @@ async fn apply(
         if reading.context.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        row.finished_at = reading.context.clock.now();
         row.cost = reading.session.tally.snapshot();
-        batch.watch.now = row.finished_at;
         let mut finish = Finish {
             sync: row.clone(),
             watermark: None,
@@ -213,16 +215,18 @@ async fn apply(
             capabilities: None,
         };
         let (mut batch, approved) = (batch.clone(), approved.take());
+        let clock = Arc::clone(&reading.context.clock);
         let written = mirror.write(move |writer| {
             if let Some((hold_id, digest)) = approved {
                 writer.approvable(hold_id, &digest)?;
             }
-            writer.reserve_id_of(&mut finish.sync)?;
+            writer.stamp(&mut finish.sync, &*clock)?;
             batch.sync_id = finish.sync.id;
+            batch.watch.now = finish.sync.finished_at;
             let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
-            Ok((stage, applied, finish.sync.id))
+            Ok((stage, applied, finish.sync))
         });
-        let (returned, applied, sync_id) = written.await.map_err(|error| {
+        let (returned, applied, written) = written.await.map_err(|error| {
             if error.is_about_a_hold() {
                 Error::NotApprovable(error)
             } else {
@@ -230,7 +234,7 @@ async fn apply(
             }
         })?;
         stage = returned;
-        row.id = sync_id;
+        *row = written;
         row.created += applied.created;
         row.updated += applied.updated;
         row.deactivated += applied.deactivated;

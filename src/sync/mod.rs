@@ -110,6 +110,10 @@ const RESUME_MAX_AGE: Duration = Duration::from_hours(6);
 /// Change records in one transaction (promise P2).
 const RECORDS_PER_TRANSACTION: usize = 10_000;
 
+/// How long one of several transactions goes on before it ends, with a fifth of that for the commit: others wait for it for about
+/// a second, however slow the disk (promise P7).
+const TIME_PER_TRANSACTION: Duration = Duration::from_millis(750);
+
 /// How a sync ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -404,8 +408,6 @@ impl<'a> Attempt<'a> {
         error: Error,
         learned: Option<Capabilities>,
     ) -> Result<(), mirror::Error> {
-        let now = self.context.clock.now();
-        row.finished_at = now;
         row.cost = self.reading.session.tally.snapshot();
         row.outcome = if error.is_cancelled() {
             Outcome::Cancelled
@@ -416,15 +418,16 @@ impl<'a> Attempt<'a> {
         // Also one that a sync would have sat out: the next start must keep to it (promise P8).
         let not_before = self.source.client.not_before();
         let mut record = row.clone();
-        row.id = self
+        let clock = Arc::clone(&self.context.clock);
+        *row = self
             .mirror
             .write(move |writer| {
-                writer.reserve_id_of(&mut record)?;
+                writer.stamp(&mut record, &*clock)?;
                 writer.fail(&record, not_before)?;
                 if let Some(capabilities) = &learned {
                     writer.set_capabilities(&record.instance, record.resource, capabilities)?;
                 }
-                Ok(record.id)
+                Ok(record)
             })
             .await?;
         Ok(())

@@ -137,6 +137,7 @@ pub(crate) async fn apply(
         mends: None,
         sync_id: reserved.await?,
         limit,
+        time: Duration::MAX,
     };
     let mut finish = finish(batch.sync_id, mode, now, users.len() as u64);
     let mut after: Option<ResourceId> = None;

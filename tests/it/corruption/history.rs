@@ -301,6 +301,7 @@ impl History {
             mends: None,
             sync_id,
             limit: self.limit,
+            time: Duration::MAX,
         };
         let mut after: Option<ResourceId> = None;
         for _ in 0..plan.transactions {
