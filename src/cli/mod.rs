@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod backup;
 mod changes;
 mod check;
 mod completions;
@@ -81,6 +82,8 @@ enum Command {
     User(user::Args),
     Holds(holds::Args),
     Verify(verify::Args),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     Relink(relink::Relink),
     Rename(relink::Rename),
     Config(config::Args),
@@ -104,6 +107,10 @@ impl Command {
             Self::User(args) => interruptible(async move { user::run(&args, &config) }).await,
             Self::Holds(args) => holds::run(args, config).await,
             Self::Verify(args) => interruptible(async move { verify::run(&args, &config) }).await,
+            Self::Backup(args) => {
+                interruptible(async move { backup::back_up(&args, &config) }).await
+            }
+            Self::Restore(args) => backup::restore(&args, &config),
             Self::Config(args) => print_config(&args, &config),
             Self::Sandbox(args) => serve_sandbox(args).await,
             Self::Demo(args) => demo::run(args).await,

@@ -52,11 +52,9 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     }
 }
 
-/// What keeps the readers of the feed safe: a new epoch, whichever way.
-const REMEDY: &str = "stop the daemon and keep the file. Moved away, the daemon builds a new one: its \
-    new epoch tells readers to read `users` again, but old records and who was gone are lost. A copy made \
-    with `VACUUM INTO` before the damage has them, but also the old epoch: put back, it gives out numbers \
-    again that readers know, so each of them must be told to read `users` again";
+/// Either way the feed has a new epoch, which tells its readers to read `users` again.
+const REMEDY: &str = "stop the daemon and `musterd restore` a backup, which keeps this file beside it; without \
+    one, move the file away: the daemon builds a new one, but old records and who was gone are lost";
 
 fn render(verified: &Verified) -> String {
     format!(

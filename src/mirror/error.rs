@@ -34,6 +34,20 @@ pub enum Error {
     /// There is no such file.
     #[error("there is no mirror at `{}`: `musterd run` or `musterd sync` makes one", .0.display())]
     Missing(PathBuf),
+    /// A file has the name that a new one is to get.
+    #[error("there is a file `{}` already, and it was left untouched: name another one, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// What was to be put back is not sound.
+    #[error("the backup `{}` is not sound, and nothing was changed: {why}", path.display())]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another program writes the mirror.
+    #[error("another program keeps a transaction on the mirror `{}` open for writing, and nobody but musterd may: end it", .0.display())]
+    Busy(PathBuf),
     /// The file is not ours. It was left as it is.
     #[error("`{}` is not a mirror of musterd and was left untouched: {why}", path.display())]
     Foreign {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::error::Error;
-use super::{beside, connect, file, seal};
+use super::{backup, beside, connect, file, seal};
 
 /// Each step leads to the version that is its place, counted from 1. A step that was released is never edited.
 const STEPS: &[&str] = &[
@@ -44,6 +44,11 @@ pub(super) fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Error> {
     migrate_by(conn, path, STEPS)
 }
 
+/// The same without a copy: of a file that is one.
+pub(super) fn climb_to_newest(conn: &mut Connection) -> Result<(), Error> {
+    climb(conn, STEPS)
+}
+
 fn migrate_by(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Error> {
     let target = steps.len();
     if connect::schema_version(conn)? < to_version(target) {
@@ -74,31 +79,18 @@ fn climb(conn: &mut Connection, steps: &[&str]) -> Result<(), Error> {
 fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Error> {
     let copy = beside(path, &format!("before-v{target}"));
     let unfinished = beside(path, "before-new");
-    file::remove(&unfinished)?;
-    // `VACUUM INTO` fills an empty file, and keeps its mode.
-    file::create_new(&unfinished, 0o640)?;
-    let copied = match unfinished.to_str() {
-        Some(name) => conn.execute("VACUUM INTO ?1", [name]),
-        None => Err(rusqlite::Error::InvalidPath(unfinished.clone())),
-    };
-    match copied {
-        Ok(_) => std::fs::File::open(&unfinished)
-            .and_then(|written| written.sync_all())
-            .and_then(|()| std::fs::rename(&unfinished, &copy))
-            .map_err(Error::file("finish the copy", copy)),
-        Err(error)
+    match backup::copy(conn, &unfinished) {
+        Ok(()) => std::fs::rename(&unfinished, &copy).map_err(Error::file("finish the copy", copy)),
+        Err(Error::Database(error))
             if matches!(
                 error.sqlite_error_code(),
                 Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)
             ) =>
         {
             tracing::warn!(%error, "no room for a copy of the mirror before its migration");
-            file::remove(&unfinished)
+            Ok(())
         }
-        Err(error) => {
-            file::remove(&unfinished)?;
-            Err(error.into())
-        }
+        Err(error) => Err(error),
     }
 }
 

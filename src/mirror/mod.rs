@@ -13,6 +13,7 @@ pub mod trim;
 pub mod read;
 pub mod verify;
 
+pub mod backup;
 pub mod error;
 
 mod due;

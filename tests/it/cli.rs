@@ -9,7 +9,7 @@ use crate::filled::{Filled, person};
 use crate::harness::{Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "sync",
     "check",
@@ -18,6 +18,8 @@ const COMMANDS: [&str; 14] = [
     "user",
     "holds",
     "verify",
+    "backup",
+    "restore",
     "relink",
     "rename",
     "config",

@@ -14,6 +14,7 @@ mod harness;
 mod ledger;
 mod world;
 
+mod backup;
 mod cli;
 mod config;
 mod conformance;

@@ -44,6 +44,23 @@ fn a_mirror_of_version_1_is_migrated_and_says_what_it_said() {
 }
 
 #[test]
+fn a_backup_of_version_1_is_put_back_and_stays_what_it_is() {
+    let folder = Folder::new();
+    let path = folder.mirror();
+    let backup = beside(&path, "before-v2");
+    write(&backup);
+    let before = std::fs::read(&backup).unwrap();
+    let restored = musterd::mirror::backup::restore(&path, &backup, "5eed", "now").unwrap();
+    assert_eq!(
+        (restored.verified.users, restored.verified.records),
+        (48, 66)
+    );
+    assert_eq!(restored.verified.difference, None);
+    assert_eq!(std::fs::read(&backup).unwrap(), before);
+    assert_eq!(noticed(&path), None);
+}
+
+#[test]
 fn a_mirror_of_version_1_is_synced_on() {
     let (folder, now) = (Folder::new(), Folder::new());
     let path = folder.mirror();

@@ -1,0 +1,101 @@
+//! `musterd backup` and `musterd restore`: a whole copy of the mirror, and one put back.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::{Exit, Failure};
+use super::output::Output;
+use super::reading::Reading;
+use super::{outside, words};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config;
+use crate::mirror::verify::Verified;
+use crate::mirror::{self, Reader, backup};
+use crate::model::Foreign;
+
+/// Copy the mirror into a new file, while the daemon goes on
+///
+/// The copy is what the mirror was at one moment, and is verified as `musterd verify` does before the
+/// command ends. A file that is there already is left untouched. It holds what the mirror holds: keep it
+/// where only those can read it who may.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: musterd backup /var/backups/musterd-2026-11-28.db")]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    reading: Reading,
+
+    /// The file to make
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+pub(crate) fn back_up(args: &Backup, config: &Path) -> anyhow::Result<Exit> {
+    args.reading.open(config)?.back_up(&args.file)?;
+    let verified = Reader::open(&args.file)?.verify(&mut |_| {})?;
+    if let Some(difference) = &verified.difference {
+        let message = format!(
+            "the backup `{}` is not sound, and neither is the mirror: {}",
+            args.file.display(),
+            Foreign(difference)
+        );
+        return Err(Failure::new(message)
+            .hint("it was kept all the same; see what `musterd verify` says of the mirror")
+            .into());
+    }
+    let mut output = Output::stdout();
+    match args.reading.json {
+        true => output.json(&verified)?,
+        false => output.text(&format!("backed up and verified: {}\n", content(&verified)))?,
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+/// Put a backup in the place of the mirror
+///
+/// The daemon must be stopped. The backup is verified first, and brought to this program's schema; the
+/// mirror that was there is kept beside it. The feed gets a new epoch, by which its readers see that they
+/// must read `users` again, and the next sync of each instance is a full one. Run it as the account of the
+/// daemon. `--config` says where the mirror is.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: sudo -u musterd musterd restore /var/backups/musterd-2026-11-28.db"
+)]
+pub(crate) struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+pub(crate) fn restore(args: &Restore, config: &Path) -> anyhow::Result<Exit> {
+    let path = config::mirror_path(&outside::sources(config))?;
+    let stamp = SystemClock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let restored = backup::restore(&path, &args.file, &outside::epoch()?, &stamp);
+    let restored = restored.map_err(|error| match error {
+        error @ mirror::Error::Locked(_) => Failure::new("the mirror is in use")
+            .hint("stop the daemon first: `systemctl stop musterd`")
+            .because(error)
+            .into(),
+        error => anyhow::Error::from(error),
+    })?;
+    let mut output = Output::stdout();
+    output.text(&format!(
+        "restored and verified: {}; the feed has a new epoch, its readers read `users` again\n",
+        content(&restored.verified)
+    ))?;
+    if let Some(kept) = restored.kept {
+        output.text(&format!(
+            "what was there is kept as `{}`: remove it once nobody misses it\n",
+            kept.display()
+        ))?;
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+fn content(verified: &Verified) -> String {
+    format!(
+        "{}, {}",
+        words::count(verified.users, "user"),
+        words::count(verified.records, "record")
+    )
+}

@@ -1,0 +1,79 @@
+//! `musterd backup` while the daemon runs, and `musterd restore` as its operator meets them.
+
+use std::sync::Arc;
+
+use musterd::clock::SystemClock;
+use musterd::sandbox::{self, Sandbox};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Home, TIME_LIMIT};
+
+#[test]
+fn a_backup_of_a_running_daemon_is_put_back_and_followers_are_told() {
+    let runtime = Runtime::new().unwrap();
+    let options = sandbox::Options {
+        users: 30,
+        ..sandbox::Options::default()
+    };
+    let sandbox = Sandbox::new(options, Arc::new(SystemClock));
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
+        .unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let end = CancellationToken::new();
+    runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+    let home = Home::new(&[]);
+    let rules = sandbox.auth();
+    let text = format!(
+        "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
+         rate = {{ per_second = 1000, burst = 1000 }}\n\
+         auth = {{ type = \"client_credentials\", client_id = {:?}, client_secret = {:?} }}\n",
+        home.mirror_path(),
+        rules.client_id,
+        rules.client_secret,
+    );
+    std::fs::write(home.config_path(), text).unwrap();
+    let run = |args: &[&str], code: i32| {
+        let ran = home.run(args);
+        assert_eq!(ran.code, Some(code), "{args:?}: {ran}");
+        ran.stdout + &ran.stderr
+    };
+    let mut daemon = home.start(&["run"]);
+    daemon
+        .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
+        .expect("the first sync");
+
+    let file = home.path().join("backup.db");
+    let file = file.to_str().unwrap();
+    let said = run(&["backup", file], 0);
+    assert!(said.contains("30 users, 30 records"), "{said}");
+    let said = run(&["backup", file], 1);
+    assert!(said.contains("already"), "{said}");
+    // One leaves, and is known to have left.
+    let left = sandbox.ids()[0].clone();
+    sandbox.delete(&left);
+    run(&["sync", "--mode", "full"], 0);
+    let living = "SELECT count(*) FROM active_users";
+    let active = home.one::<i64>(living);
+    let epoch = home.one::<String>("SELECT epoch FROM feed");
+
+    let said = run(&["restore", file], 1);
+    assert!(said.contains("systemctl stop musterd"), "{said}");
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+    let said = run(&["restore", file], 0);
+    assert!(said.contains("kept as"), "{said}");
+    home.verify();
+    assert_eq!(home.one::<i64>("SELECT last_seq FROM feed"), 30);
+    let said = run(&["changes", "--epoch", &epoch, "--after", "31"], 3);
+    assert!(said.contains("restored or rebuilt"), "{said}");
+
+    // Whoever left after the backup is not alive for a day: the next sync reads everybody, whatever its schedule.
+    run(&["sync"], 0);
+    assert_eq!(home.one::<i64>(living), active);
+    let modes = home.list("SELECT mode || ' ' || outcome FROM syncs ORDER BY id DESC LIMIT 1");
+    assert_eq!(modes, ["full succeeded"]);
+    home.verify();
+    end.cancel();
+}
