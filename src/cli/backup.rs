@@ -68,7 +68,7 @@ pub(crate) struct Restore {
 
 pub(crate) fn restore(args: &Restore, config: &Path) -> anyhow::Result<Exit> {
     let path = config::mirror_path(&outside::sources(config))?;
-    let stamp = SystemClock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let stamp = SystemClock.now().strftime("%Y%m%dT%H%M%S%.3fZ").to_string();
     let restored = backup::restore(&path, &args.file, &outside::epoch()?, &stamp);
     let restored = restored.map_err(|error| match error {
         error @ mirror::Error::Locked(_) => Failure::new("the mirror is in use")

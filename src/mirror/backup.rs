@@ -21,18 +21,22 @@ impl Reader {
     /// # Errors
     /// When there is such a file, or of the file system or the database. Then there is no new file.
     pub fn back_up(&self, to: &Path) -> Result<(), Error> {
-        let unfinished = beside(to, "unfinished");
         if to.symlink_metadata().is_ok() {
             return Err(Error::Exists(to.to_owned()));
         }
-        copy(&self.conn, &unfinished)?;
-        std::fs::rename(&unfinished, to).map_err(Error::file("name the copy", to))?;
-        file::sync_directory(to)
+        copy_as(&self.conn, to, &beside(to, "unfinished"))
     }
 }
 
+/// The same as [`copy`], under a name of its own until it is whole.
+pub(super) fn copy_as(conn: &Connection, to: &Path, unfinished: &Path) -> Result<(), Error> {
+    copy(conn, unfinished)?;
+    std::fs::rename(unfinished, to).map_err(Error::file("name the copy", to))?;
+    file::sync_directory(to)
+}
+
 /// Writes one state of a mirror into a file that is made anew, and lets it reach the disk. Leaves no file behind where that fails.
-pub(super) fn copy(conn: &Connection, to: &Path) -> Result<(), Error> {
+fn copy(conn: &Connection, to: &Path) -> Result<(), Error> {
     file::remove(to)?;
     // `VACUUM INTO` fills an empty file, and keeps its mode.
     file::create_new(to, 0o640)?;
@@ -175,7 +179,7 @@ impl Writer<'_> {
 /// Makes the content of one mirror that of another, in one transaction of it. What it was is in `kept`.
 fn overwrite(path: &Path, with: &Path, kept: &Path) -> Result<(), Error> {
     let mut conn = connect::writer(path)?;
-    copy(&conn, kept)?;
+    copy_as(&conn, kept, &beside(path, "before-new"))?;
     let from = connect::reader(with)?;
     let copied = Backup::new(&from, &mut conn)?.step(-1)?;
     if copied != StepResult::Done {
@@ -187,7 +191,7 @@ fn overwrite(path: &Path, with: &Path, kept: &Path) -> Result<(), Error> {
 /// Moves a mirror that cannot be read out of the way, its log first: were the log left beside a new file, SQLite might take it for
 /// that one's.
 fn move_aside(path: &Path, kept: &Path) -> Result<(), Error> {
-    // What could be copied of it.
+    // A copy, where its pages are read in another order than they were written over.
     file::remove(kept)?;
     file::remove(&file::companion(path, "-shm"))?;
     for suffix in ["-wal", ""] {

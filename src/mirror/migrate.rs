@@ -79,8 +79,7 @@ fn climb(conn: &mut Connection, steps: &[&str]) -> Result<(), Error> {
 fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Error> {
     let copy = beside(path, &format!("before-v{target}"));
     let unfinished = beside(path, "before-new");
-    match backup::copy(conn, &unfinished) {
-        Ok(()) => std::fs::rename(&unfinished, &copy).map_err(Error::file("finish the copy", copy)),
+    match backup::copy_as(conn, &copy, &unfinished) {
         Err(Error::Database(error))
             if matches!(
                 error.sqlite_error_code(),
@@ -90,7 +89,7 @@ fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Erro
             tracing::warn!(%error, "no room for a copy of the mirror before its migration");
             Ok(())
         }
-        Err(error) => Err(error),
+        copied => copied,
     }
 }
 

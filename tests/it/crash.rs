@@ -11,6 +11,7 @@ mod hostile;
 mod migration;
 mod points;
 mod power;
+mod restoring;
 mod several;
 
 mod disk;
