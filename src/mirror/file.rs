@@ -1,6 +1,6 @@
 //! The mirror's file before SQLite touches it: whether it is ours, and whether it still is the one that was opened.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -162,6 +162,37 @@ impl Identity {
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    let found = path.symlink_metadata()?;
-    Ok((found.dev(), found.ino()))
+    Ok(inode_of(&path.symlink_metadata()?))
+}
+
+fn inode_of(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}
+
+/// The file that a path led to, links followed: by device and inode.
+///
+/// SQLite opens a file by its path. It is the same file where this is asked before, and holds afterwards.
+pub(super) struct Place {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Place {
+    /// `None` where nothing is that can be looked at.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let found = path.metadata().ok()?;
+        Some(Self {
+            path: path.to_owned(),
+            inode: inode_of(&found),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path leads to the same file as before.
+    pub(super) fn holds(&self) -> bool {
+        Self::of(&self.path).is_some_and(|found| found.inode == self.inode)
+    }
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::column::{json, time};
 use super::error::Error;
+use super::file::Place;
 use super::{connect, file, migrate};
 use crate::model::{Capabilities, InstanceName, ResourceType};
 
@@ -22,6 +23,8 @@ pub const FIRST_QUERY: &str = "SELECT department, count(*) FROM active_users GRO
 /// A read-only connection.
 pub struct Reader {
     pub(super) conn: Connection,
+    /// What `conn` reads, to open it once more; `None` where the path got another file meanwhile.
+    pub(super) place: Option<Place>,
 }
 
 /// A row of `sources`.
@@ -45,6 +48,7 @@ impl Reader {
     /// # Errors
     /// When it is not there, not readable, foreign, or newer than this program.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let place = Place::of(path);
         file::check_header(path)?;
         let conn = connect::reader(path)?;
         // The header may lag behind the log.
@@ -57,7 +61,10 @@ impl Reader {
                 needed: migrate::VERSION,
             });
         }
-        Ok(Self { conn })
+        Ok(Self {
+            conn,
+            place: place.filter(Place::holds),
+        })
     }
 
     /// A number that differs once another connection has committed (`PRAGMA data_version`): what a

@@ -67,7 +67,7 @@ impl Verification<'_> {
                 });
             }
             n_rows += 1;
-            self.looked_at_one();
+            self.looked_at_one()?;
         }
         Ok(n_rows)
     }
@@ -110,7 +110,7 @@ impl Verification<'_> {
                     "{named}: the fingerprint is not the one of record {changed_seq}, at which the mirror is"
                 ));
             }
-            self.looked_at_one();
+            self.looked_at_one()?;
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Verification<'_> {
             newest.clear();
             newest.push_str(observed_at);
             next += 1;
-            self.looked_at_one();
+            self.looked_at_one()?;
         }
         if next != feed.last_seq + 1 {
             return differ(format!(

@@ -64,7 +64,7 @@ impl Verification<'_> {
             counts.0 += i64::from(folded.gone_at.is_none());
             counts.1 += i64::from(folded.active);
             self.users += 1;
-            self.looked_at_one();
+            self.looked_at_one()?;
         }
         match users.next()? {
             Some(row) => not_in_feed(&[row.get(0)?, row.get(1)?]),
