@@ -53,6 +53,8 @@ pub enum Request {
         /// The instance.
         instance: String,
     },
+    /// Put the configuration in force as it is now.
+    Reload,
 }
 
 /// One line of the answer.

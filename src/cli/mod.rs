@@ -11,6 +11,7 @@ mod feed;
 mod handover;
 mod holds;
 mod json;
+mod link;
 mod live;
 mod output;
 mod outside;
@@ -76,6 +77,8 @@ read again; 78 the configuration is wrong; 130 Ctrl-C.";
 enum Command {
     Run(run::Args),
     Sync(sync::Args),
+    Link(link::Link),
+    Unlink(link::Unlink),
     Check(check::Args),
     Status(status::Args),
     Changes(changes::Args),
@@ -99,6 +102,9 @@ impl Command {
         match self {
             Self::Run(args) => run::run(args, config).await,
             Self::Sync(args) => sync::run(args, config).await,
+            // A signal ends it: the terminal is as it was, and what was made is complete.
+            Self::Link(args) => link::link(&args, &config),
+            Self::Unlink(args) => link::unlink(args, config).await,
             Self::Check(args) => check::run(args, config).await,
             Self::Relink(args) => relink::relink(args, config).await,
             Self::Rename(args) => relink::rename(args, config).await,

@@ -19,7 +19,7 @@ use crate::model::InstanceName;
 const BUILT_IN: &str = include_str!("../../config/default.toml");
 
 /// The folder beside the file, with one instance a file.
-const INSTANCES_FOLDER: &str = "instances.d";
+pub(crate) const INSTANCES_FOLDER: &str = "instances.d";
 
 /// All layers, one over the other.
 pub(super) struct Layers {

@@ -69,6 +69,7 @@ impl Execute for Executor {
                 self.approve(hold_id, &digest, &lines, &stop).await
             }
             Request::Relink { instance } => self.relink(&instance).await,
+            Request::Reload => self.put_in_force().await,
         };
         ended.unwrap_or_else(|error| failed(&error))
     }
@@ -214,6 +215,10 @@ impl Executor {
 
     async fn relink(&self, instance: &str) -> anyhow::Result<Ended> {
         relink(&self.fleet.mirror, &(self.load)()?, instance).await?;
+        self.put_in_force().await
+    }
+
+    async fn put_in_force(&self) -> anyhow::Result<Ended> {
         if let Some(reload) = &self.reload {
             let (reply, done) = oneshot::channel();
             if reload.send(reply).await.is_ok() {

@@ -9,9 +9,11 @@ use crate::filled::{Filled, person};
 use crate::harness::{Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "sync",
+    "link",
+    "unlink",
     "check",
     "status",
     "changes",

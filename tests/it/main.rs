@@ -26,6 +26,7 @@ mod faults;
 mod floors;
 mod fuzz;
 mod guards;
+mod link;
 mod odd_servers;
 mod operators;
 mod pins;

@@ -1,0 +1,266 @@
+//! `musterd link` and `musterd unlink`, as somebody meets them who has an address and a client's secret.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use musterd::clock::SystemClock;
+use musterd::sandbox::{self, Sandbox};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{BINARY, Home, Ran, Running, TIME_LIMIT, files};
+
+/// A configuration without instances, and a simulated instance to link.
+struct Scene {
+    home: Home,
+    sandbox: Sandbox,
+    url: String,
+    end: CancellationToken,
+    _runtime: Runtime,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let options = sandbox::Options {
+            users: 20,
+            ..sandbox::Options::default()
+        };
+        let sandbox = Sandbox::new(options, Arc::new(SystemClock));
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
+            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let end = CancellationToken::new();
+        runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+        Self {
+            home: Home::new(&[]),
+            sandbox,
+            url,
+            end,
+            _runtime: runtime,
+        }
+    }
+
+    /// Runs `link` with these lines on stdin.
+    fn link(&self, args: &[&str], stdin: &str) -> Ran {
+        let lines = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(lines.path(), stdin).unwrap();
+        let mut command = self.home.command("sh");
+        command
+            .args(["-c", "exec \"$0\" link \"$@\" < \"$LINES\"", BINARY])
+            .args(args)
+            .env("LINES", lines.path());
+        Running::start(command).finish(TIME_LIMIT)
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.home.config_path().with_file_name(name)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn an_instance_is_linked_checked_synced_and_taken_out_again() {
+    let scene = Scene::new();
+    let rules = scene.sandbox.auth();
+    let secret = rules.client_secret.clone();
+    let before = files(scene.home.path());
+    let args = ["acme", &scene.url, "--client-id", &rules.client_id];
+    let ran = scene.link(&args, &secret);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.stdout.contains("20 users"), "{ran}");
+    assert!(ran.stdout.contains("systemctl reload musterd"), "{ran}");
+    assert!(!format!("{ran}").contains(&secret), "the secret is shown");
+    let [instance, kept] = [
+        scene.file("instances.d/acme.toml"),
+        scene.file("secrets/acme"),
+    ];
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), secret);
+    let modes = [
+        &kept,
+        &instance,
+        &scene.file("secrets"),
+        &scene.file("instances.d"),
+    ]
+    .map(|path| mode(path));
+    assert_eq!(modes, [0o600, 0o640, 0o700, 0o750]);
+
+    let mut daemon = scene.home.start(&["run"]);
+    daemon
+        .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
+        .expect("the first sync");
+    let ran = scene.home.run(&["unlink", "acme"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.stdout.contains("`unlinked`"), "{ran}");
+    assert!(!instance.exists() && !kept.exists());
+    assert_eq!(
+        scene.home.one::<String>("SELECT state FROM instances"),
+        "unlinked"
+    );
+    assert_eq!(scene.home.one::<i64>("SELECT count(*) FROM users"), 20);
+    assert_eq!(
+        scene.home.one::<i64>("SELECT count(*) FROM active_users"),
+        0
+    );
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+
+    // Without a daemon as well; and linked again it goes on.
+    assert_eq!(scene.link(&args, &secret).code, Some(0));
+    assert_eq!(scene.home.run(&["sync"]).code, Some(0));
+    assert_ne!(
+        scene.home.one::<i64>("SELECT count(*) FROM active_users"),
+        0
+    );
+    let ran = scene.home.run(&["unlink", "acme"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.stdout.contains("no daemon runs"), "{ran}");
+    scene.home.verify();
+    let left = files(scene.home.path());
+    let others = |path: &&std::path::PathBuf| !path.to_string_lossy().contains("mirror.db");
+    assert!(
+        before.keys().eq(left.keys().filter(others)),
+        "{:?}",
+        left.keys()
+    );
+}
+
+#[test]
+fn what_cannot_be_linked_leaves_nothing_behind() {
+    let scene = Scene::new();
+    let rules = scene.sandbox.auth();
+    let id = ["--client-id", "some-id"];
+    let before = files(scene.home.path());
+    for (args, stdin, said) in [
+        // Not an address that an instance can have.
+        (
+            [&["acme", "http://acme.service-now.com"][..], &id].concat(),
+            "secret\n",
+            "https",
+        ),
+        (
+            [&["Acme", &scene.url][..], &id].concat(),
+            "secret\n",
+            "at most 40",
+        ),
+        (vec!["acme", &scene.url], "secret\n", "--client-id"),
+        (
+            [&["acme", &scene.url][..], &id].concat(),
+            "",
+            "client_secret",
+        ),
+        ([&["acme", &scene.url][..], &id].concat(), "\n", "empty"),
+        (
+            [&["acme", &scene.url][..], &id].concat(),
+            "one\ntwo\n",
+            "more lines",
+        ),
+        (
+            vec![
+                "acme",
+                &scene.url,
+                "--auth",
+                "password",
+                "--client-id",
+                "i",
+                "--username",
+                "u",
+            ],
+            "one\n",
+            "password",
+        ),
+        (vec!["acme", &scene.url, "--auth", "magic"], "", "magic"),
+    ] {
+        let ran = scene.link(&args, stdin);
+        assert_ne!(ran.code, Some(0), "{args:?}: {ran}");
+        assert!(ran.stderr.contains(said), "{args:?}: {ran}");
+        assert_eq!(files(scene.home.path()), before, "{args:?}");
+    }
+
+    // One that does not answer is linked, and says so.
+    let args = ["acme", &scene.url, "--client-id", &rules.client_id];
+    let ran = scene.link(&args, "not the secret\n");
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(ran.stderr.contains("musterd unlink acme"), "{ran}");
+    // The name is taken now, and the secret stays what it is.
+    let ran = scene.link(&args, "another\n");
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(ran.stderr.contains("already"), "{ran}");
+    let kept = std::fs::read_to_string(scene.file("secrets/acme")).unwrap();
+    assert_eq!(kept, "not the secret");
+    // Another name with the same account is no other instance.
+    let twin = ["globex", &scene.url, "--client-id", &rules.client_id];
+    let before = files(scene.home.path());
+    let ran = scene.link(&twin, "not the secret\n");
+    assert_eq!(ran.code, Some(78), "{ran}");
+    assert_eq!(files(scene.home.path()), before);
+
+    for (name, said) in [("globex", "does not stand"), ("../etc", "at most 40")] {
+        let ran = scene.home.run(&["unlink", name]);
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert!(ran.stderr.contains(said), "{ran}");
+    }
+}
+
+#[test]
+fn each_type_of_authentication_is_written_as_it_is_read() {
+    let scene = Scene::new();
+    for (auth, args, stdin) in [
+        (
+            "client_credentials",
+            &["--client-id", "a \"quoted\" id"][..],
+            "s1\n",
+        ),
+        (
+            "password",
+            &["--client-id", "i", "--username", "ü\\ser"],
+            "s1\ns2\n",
+        ),
+        ("refresh_token", &["--client-id", "j"], "s1\ns3\n"),
+        ("basic", &["--username", "ada"], "s2\n"),
+        ("bearer", &[], "s4\n"),
+    ] {
+        let name = auth.to_owned();
+        let all = [
+            &[
+                &*name,
+                &scene.url,
+                "--auth",
+                auth,
+                "--no-check",
+                "--per-hour",
+                "500",
+            ],
+            args,
+        ]
+        .concat();
+        let ran = scene.link(&all, stdin);
+        assert_eq!(ran.code, Some(0), "{auth}: {ran}");
+    }
+    let ran = scene.home.run(&["check", "--offline"]);
+    assert!(ran.stdout.contains("5 instances in order"), "{ran}");
+    let shown = scene.home.run(&["config"]);
+    for expected in ["a \\\"quoted\\\" id", "ü\\\\ser", "500"] {
+        assert!(shown.stdout.contains(expected), "{expected}: {shown}");
+    }
+    for name in ["password", "refresh_token"] {
+        assert_eq!(scene.home.run(&["unlink", name]).code, Some(0));
+    }
+    let mut left: Vec<_> = std::fs::read_dir(scene.file("secrets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["basic", "bearer", "client_credentials"]);
+}
