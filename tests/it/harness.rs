@@ -384,6 +384,14 @@ impl Running {
         }
     }
 
+    /// Its command line and its environment, as other accounts may read them.
+    pub(crate) fn shown_by_the_system(&self) -> String {
+        let read = |name| std::fs::read(format!("/proc/{}/{name}", self.child.id())).unwrap();
+        ["cmdline", "environ"]
+            .map(|name| String::from_utf8_lossy(&read(name)).into_owned())
+            .join("\n")
+    }
+
     /// Halts it where it is, every thread of it, until [`Running::resume`]: signals wait meanwhile.
     pub(crate) fn pause(&self) {
         self.signal("STOP");

@@ -12,6 +12,7 @@ mod filled;
 mod fleet;
 mod harness;
 mod ledger;
+mod login;
 mod world;
 
 mod backup;
@@ -33,5 +34,6 @@ mod pins;
 mod readme;
 mod schema;
 mod scim2_server;
+mod secrets;
 mod simulation;
 mod units;

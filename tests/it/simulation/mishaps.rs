@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use musterd::sandbox::{Effect, Fault, Poison, StampForm};
 
-use super::plan::{Login, Trouble, pick};
+use super::plan::{Trouble, pick};
+use crate::login::Login;
 
 /// Draws the members of one effect. The ids are those of living users.
 type Kind = fn(&mut Rng, &[String]) -> Effect;

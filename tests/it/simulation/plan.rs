@@ -10,6 +10,7 @@ use musterd::model::Mode;
 
 use super::edits::Edit;
 use super::mishaps;
+use crate::login::Login;
 
 /// Everything that one seed stands for.
 #[derive(Clone, Debug)]
@@ -47,16 +48,6 @@ pub(super) struct Instance {
     pub(super) burst: u32,
     pub(super) per_hour: Option<u32>,
     pub(super) guard: Guard,
-}
-
-/// How an instance is logged in to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Login {
-    ClientCredentials,
-    Password,
-    RefreshToken,
-    Basic,
-    Bearer,
 }
 
 /// A schedule that a cron expression can say.

@@ -15,10 +15,11 @@ use super::edits::{self, Edit};
 use super::files::Files;
 use super::laws::{Broken, Laws, Record, Sync};
 use super::person;
-use super::plan::{Arm, Death, Login, Moment, Plan, Race, What};
+use super::plan::{Arm, Death, Moment, Plan, Race, What};
 use super::settings;
 use super::sums::Sums;
 use super::watch::{Line, Watch};
+use crate::login::Login;
 use crate::world::{Disk, START, Simulated, World};
 
 /// What became of a seed.

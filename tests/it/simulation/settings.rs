@@ -1,12 +1,12 @@
 //! The configuration of a plan.
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
-use musterd::sandbox::{AuthRules, Incoming, Sandbox};
-
-use super::plan::{Instance, Login, Plan};
-use super::watch::Watch;
 use std::time::Duration;
+
+use musterd::sandbox::{AuthRules, Sandbox};
+
+use super::plan::{Instance, Plan};
+use super::watch::Watch;
+use crate::login::{Login, login};
 
 /// Who may come in.
 pub(super) fn rules(instance: &Instance) -> AuthRules {
@@ -75,7 +75,7 @@ deactivations = {limit}
 blanking = {limit}
 source_changed = {{ at_least = {}, percent = {} }}
 "#,
-        login(instance.auth, sandbox),
+        login(instance.auth, &AuthRules::default(), sandbox),
         incremental.cron(),
         full.cron(),
         splay_incremental.as_secs(),
@@ -83,57 +83,4 @@ source_changed = {{ at_least = {}, percent = {} }}
         guard.source_at_least,
         guard.source_percent,
     )
-}
-
-fn login(login: Login, sandbox: &Sandbox) -> String {
-    let AuthRules {
-        client_id,
-        client_secret,
-        username,
-        password,
-        ..
-    } = AuthRules::default();
-    let client = format!("client_id = {client_id:?}\nclient_secret = {client_secret:?}\n");
-    let account = format!("username = {username:?}\npassword = {password:?}\n");
-    match login {
-        Login::ClientCredentials => format!("type = \"client_credentials\"\n{client}"),
-        Login::Password => format!("type = \"password\"\n{client}{account}"),
-        Login::RefreshToken => {
-            let token = refresh_token(sandbox);
-            format!("type = \"refresh_token\"\n{client}refresh_token = {token:?}\n")
-        }
-        Login::Basic => format!("type = \"basic\"\n{account}"),
-        Login::Bearer => format!("type = \"bearer\"\ntoken = {:?}\n", sandbox.issue_token()),
-    }
-}
-
-/// A refresh token, as a person gets it once by logging in.
-fn refresh_token(sandbox: &Sandbox) -> String {
-    let rules = AuthRules::default();
-    let form = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs([
-            ("grant_type", "password"),
-            ("client_id", &rules.client_id),
-            ("client_secret", &rules.client_secret),
-            ("username", &rules.username),
-            ("password", &rules.password),
-        ])
-        .finish();
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/x-www-form-urlencoded"),
-    );
-    let reply = sandbox.answer(&Incoming {
-        method: Method::POST,
-        path: "/oauth_token.do".to_owned(),
-        query: None,
-        headers,
-        body: Bytes::from(form),
-    });
-    let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    answer["refresh_token"]
-        .as_str()
-        .unwrap_or("none")
-        .to_owned()
 }
