@@ -15,6 +15,7 @@ mod ledger;
 mod login;
 mod world;
 
+mod accounts;
 mod backup;
 mod cli;
 mod config;

@@ -1,5 +1,7 @@
 //! What README tells people to paste works.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::filled::{Filled, person};
@@ -76,6 +78,48 @@ fn the_configuration_shown_is_the_one_that_ships() {
         panic!("one configuration is shown");
     };
     assert!(minimal.ends_with(shown), "{shown}");
+}
+
+#[test]
+fn readers_are_warned_of_formulas() {
+    assert!(README.contains("must quote it: a name may begin with `=`"));
+}
+
+#[test]
+fn each_threat_names_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut threats = Vec::new();
+    let mut untested = Vec::new();
+    for line in include_str!("../../SECURITY.md").lines() {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let Some(threat) = cells[0].strip_prefix("| T") else {
+            continue;
+        };
+        let tests = cells.last().unwrap();
+        let mut names = 0;
+        let mut text = String::new();
+        for word in tests.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                let places = ["tests/it", "src"].map(|folder| root.join(folder).join(word));
+                let place = places.iter().find(|place| place.exists());
+                let place = place.unwrap_or_else(|| panic!("T{threat}: there is no `{word}`"));
+                text = std::fs::read_to_string(place).unwrap();
+            } else {
+                let is_there =
+                    text.contains(&format!("fn {word}(")) || text.contains(&format!(" {word} = "));
+                assert!(is_there, "T{threat}: there is no test `{word}`");
+                names += 1;
+            }
+        }
+        if names == 0 {
+            assert!(tests.contains("none yet"), "{line}");
+            untested.push(threat.to_owned());
+        }
+        threats.push(threat.to_owned());
+    }
+    let all: Vec<String> = (1..=30).map(|number: i32| number.to_string()).collect();
+    assert_eq!(threats, all);
+    assert_eq!(untested, ["29"]);
 }
 
 #[test]

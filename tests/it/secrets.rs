@@ -12,7 +12,7 @@ use musterd::sandbox::{self, Effect, Fault, RequestKind, Sandbox};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Home, TIME_LIMIT, files};
+use crate::harness::{BINARY, Home, Running, TIME_LIMIT, files};
 use crate::login::{Login, login};
 
 const LOGINS: [Login; 5] = [
@@ -177,6 +177,47 @@ fn no_secret_is_written_or_shown_at_any_level() {
             assert!(!found, "`{name}` has secret {place}");
         }
     }
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_used() {
+    let runtime = Runtime::new().unwrap();
+    let end = CancellationToken::new();
+    let sandbox = Sandbox::new(
+        sandbox::Options {
+            users: 3,
+            ..sandbox::Options::default()
+        },
+        Arc::new(SystemClock),
+    );
+    let bind = || tokio::net::TcpListener::bind(("127.0.0.1", 0));
+    let listener = runtime.block_on(bind()).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+    let proxy = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let home = Home::new(&[]);
+    let text = format!(
+        "[mirror]\npath = {:?}\n[instances.acme]\nurl = {url:?}\nrate = {{ per_second = 1000, burst = 1000 }}\n\
+         [instances.acme.auth]\n{}",
+        home.mirror_path(),
+        login(Login::ClientCredentials, &sandbox.auth(), &sandbox)
+    );
+    std::fs::write(home.config_path(), text).unwrap();
+    let mut command = home.command(BINARY);
+    command.arg("sync");
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        command
+            .env(name, &address)
+            .env(name.to_lowercase(), &address);
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let ran = Running::start(command).finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let nobody = proxy.accept().unwrap_err();
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+    end.cancel();
 }
 
 /// Those of the test, and where a rotated refresh token is kept.

@@ -1,0 +1,233 @@
+//! Who may do what with the files of a mirror, tried by real accounts (promise P12, threats T21 and T23): the daemon's, a
+//! reader's, who is in its group and writes nowhere, and a stranger's. Only root can become them.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use musterd::clock::SystemClock;
+use musterd::sandbox::{self, Effect, Fault, RequestKind, Sandbox};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{BINARY, Ran, Running, TIME_LIMIT};
+
+/// An account: its user and its only group. They need no names.
+type Account = (u32, u32);
+
+const DAEMON: Account = (61_001, 61_001);
+const READER: Account = (61_002, 61_001);
+const STRANGER: Account = (61_003, 61_003);
+
+const USERS: usize = 24;
+
+/// The folders of an installation, and the instance that is mirrored.
+struct Host {
+    folder: tempfile::TempDir,
+    sandbox: Sandbox,
+    end: CancellationToken,
+    _runtime: Runtime,
+}
+
+impl Host {
+    fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let options = sandbox::Options {
+            users: USERS,
+            ..sandbox::Options::default()
+        };
+        let sandbox = Sandbox::new(options, Arc::new(SystemClock));
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
+            .unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let end = CancellationToken::new();
+        runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+        let host = Self {
+            folder: tempfile::tempdir().unwrap(),
+            sandbox,
+            end,
+            _runtime: runtime,
+        };
+        let rules = host.sandbox.auth();
+        let text = format!(
+            "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
+             page_size = 2\nrate = {{ per_second = 1000, burst = 1000 }}\n\
+             auth = {{ type = \"client_credentials\", client_id = {:?}, client_secret = {{ file = {:?} }} }}\n",
+            host.mirror(),
+            rules.client_id,
+            host.path("secret"),
+        );
+        // As `systemd/musterd.tmpfiles.conf` makes them.
+        host.make(".", 0o755, (0, 0), None);
+        host.make("state", 0o750, DAEMON, None);
+        host.make("musterd.toml", 0o640, (0, DAEMON.1), Some(&text));
+        host.make("secret", 0o600, DAEMON, Some(&rules.client_secret));
+        std::fs::copy(BINARY, host.path("musterd")).unwrap();
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn mirror(&self) -> PathBuf {
+        self.path("state/mirror.db")
+    }
+
+    fn make(&self, name: &str, mode: u32, owner: Account, text: Option<&str>) {
+        let path = self.path(name);
+        match text {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => std::fs::create_dir_all(&path).unwrap(),
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        chown(&path, Some(owner.0), Some(owner.1)).unwrap();
+    }
+
+    fn command(&self, account: Account, program: &Path, args: &[&str]) -> Running {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .current_dir("/")
+            .env("MUSTERD_CONFIG", self.path("musterd.toml"))
+            .env("HOME", "/nonexistent")
+            .uid(account.0)
+            .gid(account.1);
+        Running::start(command)
+    }
+
+    fn run(&self, account: Account, program: &str, args: &[&str]) -> Ran {
+        let program = match program {
+            "musterd" => self.path("musterd"),
+            program => PathBuf::from(program),
+        };
+        self.command(account, &program, args).finish(TIME_LIMIT)
+    }
+
+    fn daemon(&self) -> Running {
+        let mut daemon = self.command(DAEMON, &self.path("musterd"), &["run"]);
+        daemon
+            .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
+            .expect("the first sync");
+        daemon
+    }
+
+    /// What an account reads of the mirror, in three ways; each must be the number of users, or refused.
+    fn assert_reads(&self, account: Account, may: bool, when: &str) {
+        let mirror = self.mirror();
+        let mirror = mirror.to_str().unwrap();
+        let uri = format!("file:{mirror}?mode=ro");
+        let count = "SELECT count(*) FROM users";
+        let python = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1], uri=True)\
+                      .execute(sys.argv[2]).fetchone()[0])";
+        for (program, args, said) in [
+            ("sqlite3", vec![&*uri, count], USERS.to_string()),
+            (
+                "python3",
+                vec!["-c", python, &uri, count],
+                USERS.to_string(),
+            ),
+            (
+                "musterd",
+                vec!["status", "--json", "--mirror", mirror],
+                format!("\"users\":{USERS}"),
+            ),
+        ] {
+            let ran = self.run(account, program, &args);
+            let has_read = ran.stdout.contains(&said);
+            assert_eq!(has_read, may, "{account:?} by {program} {when}: {ran}");
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+/// Whether this process may become others; where not, the reason is printed, and `MUSTERD_REQUIRE_ROOT=1` makes that a failure.
+fn may_become_others() -> bool {
+    let own = Path::new("/proc/self").metadata().unwrap().uid();
+    let is_needed = std::env::var_os("MUSTERD_REQUIRE_ROOT").is_some_and(|value| value == "1");
+    assert!(own == 0 || !is_needed, "only root becomes other accounts");
+    if own != 0 {
+        eprintln!("not run: only root becomes other accounts");
+    }
+    own == 0
+}
+
+#[test]
+fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
+    if !may_become_others() {
+        return;
+    }
+    let host = Host::new();
+    let daemon = host.daemon();
+    host.assert_reads(READER, true, "while it runs");
+    host.assert_reads(STRANGER, false, "while it runs");
+
+    // While a full sync is under way, with its stage beside the mirror.
+    host.sandbox.add_fault(
+        Fault::new(Effect::Slow { ms: 300 })
+            .named("slow")
+            .on(&[RequestKind::List]),
+    );
+    let sync = host.command(DAEMON, &host.path("musterd"), &["sync", "--mode", "full"]);
+    host.assert_reads(READER, true, "during a sync");
+    let beside = |suffix: &str| host.path(&format!("state/mirror.db{suffix}"));
+    let until = tokio::time::Instant::now() + TIME_LIMIT;
+    while !beside(".stage-acme-full").exists() {
+        assert!(tokio::time::Instant::now() < until, "no sync is under way");
+        std::thread::yield_now();
+    }
+    for (path, readable) in [
+        (host.mirror(), true),
+        (beside("-wal"), true),
+        (beside("-shm"), true),
+        (beside(".lock"), false),
+        (beside(".stage-acme-full"), false),
+        (host.path("musterd.toml"), true),
+        (host.path("secret"), false),
+    ] {
+        for (account, may) in [(READER, readable), (STRANGER, false)] {
+            let path = path.to_str().unwrap();
+            let ran = host.run(account, "head", &["-c", "0", path]);
+            assert_eq!(ran.code == Some(0), may, "{account:?} reads {path}: {ran}");
+            let ran = host.run(account, "sh", &["-c", ": >> \"$0\"", path]);
+            assert_ne!(ran.code, Some(0), "{account:?} writes {path}");
+            let ran = host.run(account, "rm", &["-f", path]);
+            assert_ne!(ran.code, Some(0), "{account:?} removes {path}");
+        }
+    }
+    host.sandbox.remove_fault("slow");
+    let ran = sync.finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(0), "{ran}");
+
+    // What only the daemon's account may ask for, a reader may not.
+    let ran = host.run(READER, "musterd", &["sync", "--mode", "full"]);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    let path = host.mirror();
+    for statement in [
+        "DELETE FROM users",
+        "UPDATE feed SET last_seq = 0",
+        "DROP TABLE users",
+    ] {
+        let ran = host.run(READER, "sqlite3", &[path.to_str().unwrap(), statement]);
+        assert_ne!(ran.code, Some(0), "{statement}: {ran}");
+    }
+
+    daemon.kill();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, None);
+    host.assert_reads(READER, true, "after it was killed");
+    let daemon = host.daemon();
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+    host.assert_reads(READER, true, "while it is stopped");
+    host.assert_reads(STRANGER, false, "while it is stopped");
+    let ran = host.run(DAEMON, "musterd", &["verify"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+}
