@@ -22,9 +22,9 @@
 //! | floor | modules | must not know |
 //! |---|---|---|
 //! | 0 values | [`model`], [`clock`] | input and output of any kind |
-//! | 1 rules | [`reconcile`], [`scim::wire`] | async, SQL, HTTP, the time of day |
-//! | 2 edges | the rest of [`scim`], [`mirror`], [`systemd`] | each other, the configuration |
-//! | 3 flow | [`sync`], [`schedule`] | each other, the configuration |
+//! | 1 rules | [`reconcile`], [`scim::wire`], [`metrics`] | async, SQL, HTTP, the time of day |
+//! | 2 edges | the rest of [`scim`], [`mirror`], [`systemd`], the rooms of [`metrics`] | each other, the configuration |
+//! | 3 flow | [`sync`], [`schedule`], [`metrics::heartbeat`] | each other, the configuration |
 //! | 4 settings | [`config`] | the command line |
 //! | 5 assembly | [`control`], [`sandbox`]; [`daemon`] above them | the command line |
 //! | 6 door | [`logging`], [`cli`] above it; `main` above both | |
@@ -45,6 +45,8 @@ pub mod clock;
 pub mod model;
 
 pub mod reconcile;
+
+pub mod metrics;
 
 pub mod scim;
 

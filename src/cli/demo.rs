@@ -199,6 +199,7 @@ fn start_daemon(
         bell: Arc::clone(&alarm.bell),
         load: Arc::new(move || Ok(config::load(&sources)?)),
         in_force: Arc::new(move |settings| Ok(log.apply(&settings.log)?)),
+        heartbeat: outside::heartbeat(),
         notifier: Notifier::new(None)?,
         watchdog_every: None,
         look_every: daemon::LOOK_EVERY,

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{InstanceSettings, LogSettings};
 use crate::config::{self, Sources};
-use crate::daemon::Loader;
 use crate::daemon::link::Surroundings;
+use crate::daemon::{HeartbeatLine, Loader};
 use crate::logging::{self, ReloadHandle};
 use crate::scim::client::Exchange;
 use crate::scim::http::HttpExchange;
@@ -25,6 +25,16 @@ pub(super) fn surroundings() -> anyhow::Result<Surroundings> {
         seed: u64::from_le_bytes(drawn()?),
     })
 }
+
+/// The line to whoever waits for heartbeats.
+pub(super) fn heartbeat() -> HeartbeatLine {
+    Arc::new(|url| {
+        Ok(Arc::new(HttpExchange::towards(url, MAX_HEARTBEAT_BYTES)?) as Arc<dyn Exchange>)
+    })
+}
+
+/// What is answered to a heartbeat says nothing beyond its status.
+const MAX_HEARTBEAT_BYTES: usize = 64 * 1024;
 
 /// Where the configuration comes from.
 pub(super) fn sources(config: &Path) -> Sources {

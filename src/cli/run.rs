@@ -42,6 +42,7 @@ pub(crate) async fn run(_args: Args, config: PathBuf) -> anyhow::Result<Exit> {
         bell: Arc::clone(&alarm.bell),
         load: outside::loader(&config),
         in_force: Arc::new(move |settings| Ok(log.apply(&settings.log)?)),
+        heartbeat: outside::heartbeat(),
         notifier: Notifier::new(env("NOTIFY_SOCKET").as_deref())?,
         watchdog_every: systemd::watchdog_interval(
             env("WATCHDOG_USEC").as_deref(),

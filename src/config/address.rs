@@ -57,7 +57,46 @@ pub(super) fn parse_scim_path(text: &str) -> Result<String, Wrong> {
     Ok(path.to_owned())
 }
 
+/// Why a text cannot be the URL of a heartbeat. Without any of that text: a part of it is a secret, as a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct NotAnAddress {
+    what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Reads the URL of a heartbeat: `https`, or `http` on this machine. Path and query may hold anything.
+///
+/// # Errors
+/// What is wrong with it, without a word of what is written there.
+pub fn heartbeat_url(text: &str) -> Result<Url, NotAnAddress> {
+    const HINT: &str =
+        "it is an address such as \"https://hc-ping.com/UUID\", alone on one line of text";
+    let refused = |what: String, hint: Option<String>| NotAnAddress {
+        what,
+        hint: hint.unwrap_or_else(|| HINT.to_owned()),
+    };
+    let url = parse_any(text).map_err(|wrong| refused(wrong.what, wrong.hint))?;
+    if url.fragment().is_some() {
+        return Err(refused(
+            "has a fragment, which is never sent".to_owned(),
+            None,
+        ));
+    }
+    Ok(url)
+}
+
 fn parse(text: &str) -> Result<Url, Wrong> {
+    let url = parse_any(text)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Wrong::new("has a query or a fragment").shown(without_secrets(text)));
+    }
+    Ok(url)
+}
+
+/// An address that something may be sent to, whatever its path and query are.
+fn parse_any(text: &str) -> Result<Url, Wrong> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || c == '\\';
     // The parser would drop or turn these in silence.
     if text.chars().any(odd) {
@@ -72,9 +111,6 @@ fn parse(text: &str) -> Result<Url, Wrong> {
         return Err(Wrong::new("names a user")
             .shown(shown)
             .hint("credentials belong into `auth`"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(Wrong::new("has a query or a fragment").shown(shown));
     }
     let Some(host) = url.host() else {
         return Err(Wrong::new("has no host").shown(shown));

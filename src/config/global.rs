@@ -1,4 +1,4 @@
-//! `[mirror]`, `[daemon]`, `[log]`, and the instances as a whole.
+//! `[mirror]`, `[daemon]`, `[log]`, `[metrics]`, and the instances as a whole.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,6 +11,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::instance::{self, Instance};
 use super::layers::Layers;
+use super::metrics;
 use super::notes::Notes;
 use super::origin::Origin;
 use super::problem::Problem;
@@ -42,6 +43,7 @@ pub(super) fn read(layers: &Layers, notes: &Notes, sources: &Sources) -> Option<
     let mirror = read_mirror(section, path.clone());
     let daemon = read_daemon(root.section("daemon"));
     let log = read_log(root.section("log"));
+    let metrics = metrics::read(root.section("metrics"), notes, sources);
     let instances = read_instances(layers, path.as_deref(), notes, sources);
     if let (Some(mirror), Some(instances)) = (&mirror, &instances) {
         warn_of_longer_window(mirror, instances, notes);
@@ -53,6 +55,7 @@ pub(super) fn read(layers: &Layers, notes: &Notes, sources: &Sources) -> Option<
         socket: socket?,
         daemon: daemon?,
         log: log?,
+        metrics: metrics?,
         instances: instances?,
         warnings: Vec::new(),
     })

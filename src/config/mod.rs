@@ -11,6 +11,7 @@ mod auth;
 mod global;
 mod instance;
 mod layers;
+mod metrics;
 mod notes;
 mod origin;
 mod problem;
@@ -31,6 +32,7 @@ use crate::mirror;
 use crate::model::InstanceName;
 
 pub(crate) use self::layers::INSTANCES_FOLDER;
+pub use self::address::{NotAnAddress, heartbeat_url};
 pub use self::origin::Origin;
 pub use self::problem::{Error, Problem};
 pub use self::settings::Settings;

@@ -186,7 +186,7 @@ impl Found<'_> {
     }
 
     /// Notes a mistake without a word of what is written there.
-    fn refuse<T>(&self, wrong: Wrong) -> Option<T> {
+    pub(super) fn refuse<T>(&self, wrong: Wrong) -> Option<T> {
         let mut problem = self.problem(wrong.what);
         if let Some(hint) = wrong.hint {
             problem = problem.hint(hint);

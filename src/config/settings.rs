@@ -1,6 +1,7 @@
 //! The configuration, checked: everything here is possible and complete.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::model::{InstanceName, Mode, ResourceType};
 use crate::reconcile::guard::Limits;
 use crate::schedule::Schedule;
 use crate::scim;
-use crate::scim::auth::AuthOptions;
+use crate::scim::auth::{AuthOptions, SecretSource};
 
 /// The whole configuration in force.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Settings {
     pub daemon: DaemonSettings,
     /// `[log]`.
     pub log: LogSettings,
+    /// `[metrics]`.
+    pub metrics: MetricsSettings,
     /// `[instances.*]`, by name.
     pub instances: BTreeMap<InstanceName, InstanceSettings>,
     /// What is allowed but unwise, in sentences: a literal secret, a secret file others may read.
@@ -55,6 +58,17 @@ pub struct LogSettings {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+}
+
+/// `[metrics]`: nothing unless it is asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetricsSettings {
+    /// The file for a node exporter, absolute; its folder was there when the configuration was read.
+    pub textfile: Option<PathBuf>,
+    /// Where metrics are served over HTTP: a loopback address.
+    pub listen: Option<SocketAddr>,
+    /// Holds the URL that is called after syncs that succeeded: see [`super::heartbeat_url`].
+    pub heartbeat: Option<SecretSource>,
 }
 
 /// How log lines look.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::link::{Link, Links, Surroundings, check_pins, named, pins, reuse};
+use super::meter::Meter;
 use super::report::Reporter;
 use crate::clock::SharedClock;
 use crate::config::Settings;
@@ -30,6 +31,8 @@ pub struct Fleet {
     pub clock: SharedClock,
     /// Tells the log what happened.
     pub reporter: Reporter,
+    /// Counts what syncs come to.
+    pub meter: Meter,
     in_force: RwLock<InForce>,
 }
 
@@ -71,6 +74,7 @@ impl Fleet {
             mirror,
             clock: Arc::clone(&surroundings.clock),
             reporter,
+            meter: Meter::default(),
             in_force: RwLock::new(in_force),
         })
     }
@@ -171,6 +175,8 @@ impl Fleet {
                 ..order
             };
             let ended = sync::run(&self.mirror, source, order, context).await?;
+            // Before the log tells of it: whoever reads that finds it counted.
+            self.meter.finished(&ended.row);
             self.reporter.finished(&ended.row);
             self.reporter.held(&ended.row, &ended.opened);
             self.reporter.unproved(&ended.row, ended.unproved);
@@ -203,6 +209,7 @@ impl Fleet {
         };
         let source = link.source(ResourceType::User);
         let (row, answers) = sync::approve::approve(&self.mirror, &source, hold, &context).await?;
+        self.meter.approved(&row);
         self.reporter.approved(&row);
         self.tidy(cancel).await?;
         Ok((row, answers))
@@ -386,6 +393,7 @@ mod tests {
         before
             .client
             .set_not_before(fleet.clock.now() + Duration::from_secs(60));
+        before.client.spent().request();
         let under_way = before.lane(Mode::Full).lock().await;
         fleet
             .reassemble(&settings(folder.path(), 2, 50), &surroundings())
@@ -399,6 +407,10 @@ mod tests {
             after.client.not_before().is_some(),
             "it asked to be left alone"
         );
+        // What is under way counts on, and so does what comes.
+        before.client.spent().request();
+        after.client.spent().request();
+        assert_eq!(after.client.spent().snapshot().requests, 3);
         drop(under_way);
         assert!(after.lane(Mode::Full).try_lock().is_ok());
     }

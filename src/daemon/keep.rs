@@ -1,5 +1,5 @@
 //! The tasks of a running daemon: for each instance one that keeps it synced, one that turns the
-//! alarm clock's rings into wake-ups, and the control socket's.
+//! alarm clock's rings into wake-ups, the control socket's, and those that metrics go out by.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -16,7 +17,8 @@ use super::Outside;
 use super::execute::Executor;
 use super::fleet::Fleet;
 use super::link::Link;
-use crate::config::Settings;
+use super::outlets::{Outlets, Port};
+use crate::config::{self, Settings};
 use crate::control;
 use crate::model::{InstanceName, Mode, Trigger};
 use crate::schedule::{Ticker, splay_of};
@@ -30,6 +32,7 @@ pub(super) struct Keepers {
     tasks: JoinSet<anyhow::Result<()>>,
     kept: BTreeMap<InstanceName, Kept>,
     tickers: Tickers,
+    outlets: Outlets,
 }
 
 /// One instance that is being kept synced.
@@ -44,8 +47,8 @@ type Tickers = Arc<Mutex<BTreeMap<(InstanceName, Mode), Ticker>>>;
 const STARTS_APART: Duration = Duration::from_millis(100);
 
 impl Keepers {
-    /// Starts the task that listens to the alarm clock.
-    pub(super) fn start(fleet: &Arc<Fleet>, outside: &Outside) -> Self {
+    /// Starts the tasks that listen to the alarm clock and to the ends of syncs.
+    pub(super) fn start(fleet: &Arc<Fleet>, outlets: Outlets, outside: &Outside) -> Self {
         let tickers = Tickers::default();
         let mut keepers = Self {
             fleet: Arc::clone(fleet),
@@ -54,7 +57,14 @@ impl Keepers {
             tasks: JoinSet::new(),
             kept: BTreeMap::new(),
             tickers: Arc::clone(&tickers),
+            outlets,
         };
+        let stop = keepers.stop.clone();
+        let file = keepers.outlets.keep_file(outside.look_every, stop.clone());
+        let line = Arc::clone(&outside.heartbeat);
+        let heartbeat = keepers.outlets.keep_heartbeat(line, stop);
+        keepers.spawn_outlet(file);
+        keepers.spawn_outlet(heartbeat);
         let (bell, clock) = (Arc::clone(&outside.bell), Arc::clone(&fleet.clock));
         let stop = keepers.stop.clone();
         keepers.spawn(async move {
@@ -75,7 +85,11 @@ impl Keepers {
 
     /// Brings the tasks up to the fleet: what is no longer linked or has changed stops, what is new or
     /// has changed starts, all else goes on undisturbed.
-    pub(super) fn follow(&mut self, settings: &Settings) {
+    pub(super) fn follow(&mut self, settings: &Settings, port: Port) {
+        let server = self.outlets.follow(&settings.metrics, port, &self.stop);
+        if let Some(server) = server {
+            self.spawn_outlet(server);
+        }
         let links: BTreeMap<_, _> = self
             .fleet
             .links()
@@ -161,6 +175,25 @@ impl Keepers {
         });
     }
 
+    /// Takes the port of new settings: see [`Outlets::take_port`].
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub(super) async fn take_port(&self, new: &Settings) -> Result<Port, config::Error> {
+        self.outlets.take_port(&new.metrics).await
+    }
+
+    /// One that ends unasked does not end the daemon: to mirror is more than to tell of it, and that nothing is told
+    /// any more is seen by those who wait for it.
+    fn spawn_outlet(&mut self, outlet: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(async move {
+            if let Err(failure) = tokio::spawn(outlet).await {
+                error!(error = %failure, "metrics are not told any more: restart the daemon, and report this");
+            }
+            Ok(())
+        });
+    }
+
     fn spawn(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         self.tasks.spawn(task);
     }
@@ -240,10 +273,14 @@ impl Keeper {
         // Told to wait longer than a sync may, the instance is left alone until then.
         if let Some(not_before) = self.link.client.not_before() {
             let wait = not_before.duration_since(self.fleet.clock.now());
-            if let Ok(wait) = Duration::try_from(wait)
-                && !self.pause(wait).await
-            {
-                return Ok(());
+            if let Ok(wait) = Duration::try_from(wait) {
+                let began = Instant::now();
+                let goes_on = self.pause(wait).await;
+                // No sync counts it: there is none yet.
+                self.link.client.spent().throttled(began.elapsed());
+                if !goes_on {
+                    return Ok(());
+                }
             }
         }
         let order = Order { mode, trigger };

@@ -131,12 +131,15 @@ impl Link {
     ) -> anyhow::Result<Self> {
         let exchange = (surroundings.exchange)(settings)
             .with_context(|| format!("`instances.{name}`: cannot prepare its connections"))?;
-        let client = Client::new(
+        let mut client = Client::new(
             settings.client.clone(),
             exchange,
             Arc::clone(&surroundings.clock),
             surroundings.seed.wrapping_add(place),
         );
+        if let Some(link) = before {
+            client = client.counting_on(&link.client);
+        }
         if let Some(not_before) = before.and_then(|link| link.client.not_before()) {
             client.set_not_before(not_before);
         }

@@ -4,6 +4,8 @@ pub mod execute;
 pub mod fleet;
 mod keep;
 pub mod link;
+pub mod meter;
+mod outlets;
 pub mod report;
 mod status;
 
@@ -16,21 +18,29 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use url::Url;
 
 use crate::config::Settings;
 use crate::control;
 use crate::mirror::Mirror;
+use crate::scim::client::Exchange;
+use crate::scim::error::ExchangeError;
 use crate::sync::Progressing;
 use crate::systemd::Notifier;
 use fleet::Fleet;
 use keep::Keepers;
 use link::Surroundings;
+use outlets::Outlets;
 
 /// Reads the configuration anew.
 pub type Loader = Arc<dyn Fn() -> anyhow::Result<Settings> + Send + Sync>;
 
 /// Told of a configuration that came into force while the daemon runs.
 pub type InForce = Arc<dyn Fn(&Settings) -> anyhow::Result<()> + Send + Sync>;
+
+/// Makes the line to whoever waits for heartbeats.
+pub type HeartbeatLine =
+    Arc<dyn Fn(&Url) -> Result<Arc<dyn Exchange>, ExchangeError> + Send + Sync>;
 
 /// Everything that comes from outside.
 pub struct Outside {
@@ -42,6 +52,8 @@ pub struct Outside {
     pub load: Loader,
     /// Told of a configuration that came into force while the daemon runs.
     pub in_force: InForce,
+    /// Makes the line to whoever waits for heartbeats.
+    pub heartbeat: HeartbeatLine,
     /// What systemd is told.
     pub notifier: Notifier,
     /// How often its watchdog must hear from us; `None` without one.
@@ -89,8 +101,10 @@ async fn serve(
         Some(path) => Some(control::listen(path)?),
         None => None,
     };
-    let mut keepers = Keepers::start(fleet, &outside);
-    keepers.follow(&settings);
+    let outlets = Outlets::new(fleet);
+    let port = outlets.take_port(&settings.metrics).await?;
+    let mut keepers = Keepers::start(fleet, outlets, &outside);
+    keepers.follow(&settings, port);
     if let Some(server) = server {
         let executor = execute::Executor {
             fleet: Arc::clone(fleet),
@@ -168,9 +182,10 @@ async fn reload(
         new.mirror.path == settings.mirror.path,
         "`mirror.path` cannot change while the daemon runs: restart it"
     );
+    let port = keepers.take_port(&new).await?;
     fleet.reassemble(&new, &outside.surroundings).await?;
     (outside.in_force)(&new)?;
-    keepers.follow(&new);
+    keepers.follow(&new, port);
     info!(n_instances = new.instances.len(), "configuration reloaded");
     *settings = new;
     Ok(())

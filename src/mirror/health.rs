@@ -1,4 +1,4 @@
-//! How the instances are: what `musterd status` and the daemon's status line show.
+//! How the instances are: what `musterd status`, the daemon's status line and its metrics show.
 
 use jiff::Timestamp;
 
@@ -6,6 +6,7 @@ use super::column::{json, time};
 use super::error::Error;
 use super::holds::ANOTHER_DIRECTORY;
 use super::read::Reader;
+use super::{Mirror, length};
 use crate::model::{Capabilities, ResourceType};
 
 /// A row of `instances` with what `mirror_health` adds.
@@ -49,7 +50,69 @@ pub struct Health {
     pub capabilities: Option<Capabilities>,
 }
 
+/// What one guard holds back of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldCount {
+    /// The instance.
+    pub instance: String,
+    /// `deactivations`, `blanking`, `source_changed`.
+    pub guard: String,
+    /// Its open holds.
+    pub open_holds: i64,
+    /// The changes in them that are still held.
+    pub held_changes: i64,
+}
+
+/// How long the mirror's files are, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileSizes {
+    /// The SQLite file.
+    pub mirror_bytes: u64,
+    /// Its write-ahead log.
+    pub wal_bytes: u64,
+}
+
+impl Mirror {
+    /// How long its files are now.
+    ///
+    /// # Errors
+    /// When one of them cannot be looked at, or is another one now.
+    pub async fn file_sizes(&self) -> Result<FileSizes, Error> {
+        self.with_log(|shared, log| {
+            let found = shared.path.metadata();
+            let found = found.map_err(Error::file("look at", &shared.path))?;
+            Ok(FileSizes {
+                mirror_bytes: found.len(),
+                wal_bytes: length(log)?,
+            })
+        })
+        .await
+    }
+}
+
 impl Reader {
+    /// What is held back, by instance and guard; nothing where no hold is open.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn held_counts(&self) -> Result<Vec<HeldCount>, Error> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT instance, guard, count(*),
+                    sum((SELECT count(*) FROM hold_changes
+                         WHERE hold_changes.hold_id = holds.id AND hold_changes.state = 'held'))
+             FROM holds WHERE state = 'open' GROUP BY instance, guard ORDER BY instance, guard",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(HeldCount {
+                instance: row.get(0)?,
+                guard: row.get(1)?,
+                open_holds: row.get(2)?,
+                held_changes: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// The health of every instance, by name. `now` is for the age of the last success.
     ///
     /// # Errors

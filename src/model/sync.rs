@@ -1,5 +1,6 @@
 //! Words about one sync: how, why, with what end and at what cost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -28,7 +29,9 @@ pub enum Trigger {
 }
 
 /// How a sync ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// What was read has been applied.
@@ -81,6 +84,8 @@ pub struct Tally {
     retries: AtomicU64,
     bytes: AtomicU64,
     throttled_ms: AtomicU64,
+    /// What this one is a part of: it counts the same.
+    whole: Option<Arc<Self>>,
 }
 
 /// A [`Tally`] at one moment.
@@ -97,25 +102,42 @@ pub struct TallySnapshot {
 }
 
 impl Tally {
+    /// A tally from nothing, all of which `whole` counts as well, at the same moment: whatever becomes of the sync that
+    /// it is of.
+    #[must_use]
+    pub fn part_of(whole: Arc<Self>) -> Self {
+        Self {
+            whole: Some(whole),
+            ..Self::default()
+        }
+    }
+
     /// One request is on its way.
     pub fn request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.add(|tally| &tally.requests, 1);
     }
 
     /// The next request repeats a failed one.
     pub fn retry(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
+        self.add(|tally| &tally.retries, 1);
     }
 
     /// So many bytes of an answer arrived, counted after decompression.
     pub fn received(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.add(|tally| &tally.bytes, bytes as u64);
     }
 
     /// The instance asked for so long a wait.
     pub fn throttled(&self, wait: Duration) {
         let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.throttled_ms.fetch_add(ms, Ordering::Relaxed);
+        self.add(|tally| &tally.throttled_ms, ms);
+    }
+
+    fn add(&self, count: fn(&Self) -> &AtomicU64, more: u64) {
+        count(self).fetch_add(more, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.add(count, more);
+        }
     }
 
     /// The counts as they stand.

@@ -114,6 +114,8 @@ pub struct Client {
     clock: SharedClock,
     pace: Pace,
     auth: Auth,
+    /// What talking to the instance has cost this process, all sessions together.
+    spent: Arc<Tally>,
     /// Draws the jitter of each request's retries.
     lots: Mutex<fastrand::Rng>,
 }
@@ -182,8 +184,23 @@ impl Client {
             exchange,
             clock,
             auth: Auth::default(),
+            spent: Arc::default(),
             lots: Mutex::new(fastrand::Rng::with_seed(seed)),
         }
+    }
+
+    /// Goes on with the counts of the client that this one replaces, whose sessions may still run.
+    #[must_use]
+    pub fn counting_on(mut self, before: &Self) -> Self {
+        self.spent = Arc::clone(&before.spent);
+        self
+    }
+
+    /// What talking to the instance has cost this process: all sessions, those that failed and those under way
+    /// included.
+    #[must_use]
+    pub fn spent(&self) -> &Tally {
+        &self.spent
     }
 
     /// The options it was made with.
@@ -198,7 +215,7 @@ impl Client {
         Session {
             client: Arc::clone(self),
             priority,
-            tally: Arc::default(),
+            tally: Arc::new(Tally::part_of(Arc::clone(&self.spent))),
             cancel,
             retry: self.options.retry,
         }
@@ -578,6 +595,11 @@ mod tests {
             assert_eq!(sent.len(), 2, "{name}");
             let tally = session.tally.snapshot();
             assert_eq!((tally.requests, tally.retries), (2, 1), "{name}");
+            let other = session
+                .client
+                .session(Priority::Low, CancellationToken::new());
+            assert_eq!(other.tally.snapshot().requests, 0, "{name}");
+            assert_eq!(session.client.spent().snapshot(), tally, "{name}");
 
             let (listing, sent, _) = listed(move |_, _| failure()).await;
             let error = listing.unwrap_err();

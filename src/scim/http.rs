@@ -35,13 +35,21 @@ impl HttpExchange {
     /// # Errors
     /// [`ExchangeError::Setup`] when this machine has no certificate roots.
     pub fn new(options: &Options) -> Result<Self, ExchangeError> {
+        Self::towards(&options.origin, options.max_body_bytes)
+    }
+
+    /// An exchange with whatever is at this address, whose answers are at most so long.
+    ///
+    /// # Errors
+    /// As [`HttpExchange::new`].
+    pub fn towards(address: &Url, max_body_bytes: usize) -> Result<Self, ExchangeError> {
         // Inflating costs more than loopback does.
-        let mut builder = builder().gzip(!is_loopback(&options.origin));
-        if options.origin.scheme() == "http" {
+        let mut builder = builder().gzip(!is_loopback(address));
+        if address.scheme() == "http" {
             // A loopback address: no certificate is ever checked, so no roots need to be there.
             builder = builder.tls_certs_only([]);
         }
-        Self::build(builder, options.max_body_bytes)
+        Self::build(builder, max_body_bytes)
     }
 
     fn build(builder: ClientBuilder, max_body_bytes: usize) -> Result<Self, ExchangeError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use musterd::cli;
-use musterd::config::settings::LogFormat;
+use musterd::config::settings::{LogFormat, MetricsSettings};
 use musterd::config::{self, Settings, Sources};
 use musterd::model::InstanceName;
 use musterd::scim::auth::{AuthOptions, SecretSource};
@@ -243,7 +243,7 @@ fn all_mistakes_are_told_at_once_each_with_file_key_and_what_to_do() {
     [ETC]/instances.d/apac.toml: `auth.type`: is missing, expected "client_credentials", "password", "refresh_token", "basic" or "bearer"
     environment: `MUSTERD__INSTANCES__APAC__RATE__PER_SECOND`: is not a whole number (got `4.0`), expected a whole number from 1 to 10000
     [ETC]/instances.d/apac.toml: `instances`: is not a known key, expected one of `auth`, `concurrency`, `guard`, `overlap`, `page_size`, `rate`, `resources`, `retry`, `schedule`, `scim_path`, `timeout`, `url`
-    [ETC]/musterd.toml: `colour`: is not a known key, expected one of `daemon`, `defaults`, `instances`, `log`, `mirror`
+    [ETC]/musterd.toml: `colour`: is not a known key, expected one of `daemon`, `defaults`, `instances`, `log`, `metrics`, `mirror`
     "#);
 }
 
@@ -255,6 +255,9 @@ fn every_key_refuses_what_it_cannot_be() {
         ("instances.acme.auth.client_id", "'4f3c'"),
         ("instances.acme.auth.client_secret", "{ file = 'secret' }"),
         ("instances.acme.rate.per_hour", "3600"),
+        ("metrics.textfile", "'/tmp/musterd.prom'"),
+        ("metrics.listen", "'127.0.0.1:9718'"),
+        ("metrics.heartbeat", "'https://beats.example/canary'"),
     ];
     let file = |key: &str, value: &str| {
         let others = acme.into_iter().filter(|(other, _)| *other != key);
@@ -286,6 +289,158 @@ fn every_key_refuses_what_it_cannot_be() {
                 key.key
             );
             assert!(!mistakes.contains('\u{1b}'), "{mistakes:?}");
+        }
+    }
+}
+
+#[test]
+fn metrics_are_off_unless_they_are_asked_for_and_their_examples_work() {
+    let etc = Etc::new().file(ACME);
+    assert_eq!(etc.load().metrics, MetricsSettings::default());
+    let secret = etc.secret("heartbeat", "https://beats.example/canary?from=here\n");
+    let text = include_str!("../../config/default.toml");
+    let lines: Vec<&str> = ["# textfile = ", "# listen = ", "# heartbeat = "]
+        .into_iter()
+        .map(|start| text.lines().find(|line| line.starts_with(start)).unwrap())
+        .map(|line| line.trim_start_matches("# "))
+        .collect();
+    let text = format!("[metrics]\n{}\n{ACME}", lines.join("\n"))
+        .replace(
+            "/var/lib/node_exporter/textfile",
+            etc.folder().to_str().unwrap(),
+        )
+        .replace("/etc/musterd/secrets/heartbeat", secret.to_str().unwrap());
+    let etc = etc.file(&text);
+    let settings = etc.load();
+    assert_eq!(settings.warnings, [""; 0]);
+    let expected = MetricsSettings {
+        textfile: Some(etc.folder().join("musterd.prom")),
+        listen: Some("127.0.0.1:9718".parse().unwrap()),
+        heartbeat: Some(SecretSource::File(secret)),
+    };
+    assert_eq!(settings.metrics, expected);
+    let shown = etc.config_command(false);
+    assert!(
+        shown.contains("heartbeat = { file = \"[ETC]/heartbeat\" }"),
+        "{shown}"
+    );
+
+    let other = text.replace("musterd.prom", "musterd.txt");
+    let warnings = etc.file(&other).load().warnings;
+    assert!(warnings[0].contains("ends in `.prom`"), "{warnings:?}");
+}
+
+#[test]
+fn metrics_go_to_nobody_beyond_this_machine() {
+    for listen in [
+        "0.0.0.0:9718",
+        "192.0.2.7:9718",
+        "[::]:9718",
+        "[2001:db8::7]:9718",
+        "[::ffff:127.0.0.1]:9718",
+    ] {
+        let mistakes = Etc::new()
+            .file(&format!("metrics.listen = '{listen}'\n{ACME}"))
+            .mistakes();
+        let what = format!(
+            "`metrics.listen`: is not a loopback address (got `{listen}`), expected a loopback address"
+        );
+        assert!(mistakes.contains(&what), "{mistakes}");
+        assert!(
+            mistakes.contains("unencrypted and without a login"),
+            "{mistakes}"
+        );
+    }
+    for listen in ["127.0.0.1:9718", "127.9.9.9:1", "[::1]:0"] {
+        Etc::new()
+            .file(&format!("metrics.listen = '{listen}'\n{ACME}"))
+            .load();
+    }
+    for listen in [
+        "localhost:9718",
+        "9718",
+        "127.0.0.1",
+        ":9718",
+        "127.0.0.1:65536",
+    ] {
+        let mistakes = Etc::new()
+            .file(&format!("metrics.listen = '{listen}'\n{ACME}"))
+            .mistakes();
+        assert!(
+            mistakes.contains("is not an address with a port"),
+            "{mistakes}"
+        );
+    }
+}
+
+#[test]
+fn a_textfile_has_a_whole_path_into_a_folder_that_is_there() {
+    let etc = Etc::new();
+    let folder = etc.folder().to_str().unwrap().to_owned();
+    for (path, what) in [
+        ("musterd.prom".to_owned(), "does not begin with `/`"),
+        (
+            format!("{folder}/absent/musterd.prom"),
+            "is in a folder that is not there",
+        ),
+        (format!("{folder}/"), "is not the path of a file"),
+        (folder.clone(), "is not the path of a file"),
+        ("/".to_owned(), "is not the path of a file"),
+    ] {
+        let mistakes = Etc::new()
+            .file(&format!("metrics.textfile = '{path}'\n{ACME}"))
+            .mistakes();
+        assert!(
+            mistakes.contains(&format!("`metrics.textfile`: {what}")),
+            "{path}: {mistakes}"
+        );
+    }
+}
+
+#[test]
+fn the_url_of_a_heartbeat_is_a_secret_however_it_is_written() {
+    let urls = [
+        ("https://beats.example/canary", None),
+        ("https://beats.example/x?token=canary", None),
+        ("http://127.0.0.1:8000/canary", None),
+        ("http://canary.example/canary", Some("is not encrypted")),
+        ("https://canary@beats.example/", Some("names a user")),
+        (
+            "https://169.254.169.254/canary",
+            Some("is a link-local address"),
+        ),
+        ("https://beats.example/#canary", Some("has a fragment")),
+        (
+            "ftp://beats.example/canary",
+            Some("is not an address of the web"),
+        ),
+        ("canary", Some("is not an address")),
+    ];
+    for (url, wrong) in urls {
+        let literal = format!("'{url}'");
+        for way in [
+            &*literal,
+            "{ file = 'url' }",
+            "{ env = 'URL' }",
+            "{ credential = 'url' }",
+        ] {
+            let text = format!("metrics.heartbeat = {way}\n{ACME}");
+            let etc = Etc::new().file(&text).env("URL", url);
+            let path = etc.secret("url", url);
+            let folder = path.parent().unwrap().to_str().unwrap().to_owned();
+            let etc = etc.env("CREDENTIALS_DIRECTORY", &folder);
+            let reading = config::read(&etc.sources());
+            let told = match (&reading.settings, wrong) {
+                (Ok(settings), None) => format!("{settings:?} {:?}", settings.warnings),
+                (Err(error), Some(wrong)) => {
+                    let what = format!("the URL that it holds {wrong}");
+                    assert!(error.to_string().contains(&what), "{error}");
+                    format!("{error} {error:?}")
+                }
+                (other, _) => panic!("{url}: {other:?}"),
+            };
+            let seen = told + &reading.shown.to_toml() + &reading.shown.to_json().to_string();
+            assert!(!seen.contains("canary"), "{text}\n{seen}");
         }
     }
 }

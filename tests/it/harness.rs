@@ -423,6 +423,11 @@ impl Running {
         self.signal("TERM");
     }
 
+    /// Asks it to read its configuration anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
     /// Asks it to stop, as a person at a terminal does.
     pub(crate) fn interrupt(&self) {
         self.signal("INT");

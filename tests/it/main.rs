@@ -29,6 +29,7 @@ mod floors;
 mod fuzz;
 mod guards;
 mod link;
+mod metrics;
 mod odd_servers;
 mod operators;
 mod pins;
