@@ -207,7 +207,9 @@ mod tests {
         // Nothing is due but the ends of the silent: the clock jumps there as soon as nobody has anything to do.
         tokio::time::pause();
         for stream in &mut silent {
-            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "hung up");
+            let mut byte = [0];
+            let ended = tokio::time::timeout(2 * CONNECTION_WITHIN, stream.read(&mut byte));
+            assert_eq!(ended.await.unwrap().unwrap(), 0, "hung up");
         }
         tokio::time::resume();
         assert!(asked(address, "GET /metrics").await.ends_with("# EOF\n"));
