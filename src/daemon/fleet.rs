@@ -334,9 +334,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use super::super::outlets::Outlets;
     use super::*;
     use crate::clock::SystemClock;
+    use crate::config::settings::MetricsSettings;
     use crate::config::{self, Sources};
+    use crate::model::{Outcome, TallySnapshot, Trigger};
     use crate::scim::client::Exchange;
     use crate::scim::client::{Answer, BoxFuture, Request};
     use crate::scim::error::ExchangeError;
@@ -413,6 +416,62 @@ mod tests {
         assert_eq!(after.client.spent().snapshot().requests, 3);
         drop(under_way);
         assert!(after.lane(Mode::Full).try_lock().is_ok());
+    }
+
+    /// The file follows the ends of syncs, and not only the clock, which stands for a day here.
+    #[tokio::test]
+    async fn the_file_of_metrics_is_written_after_each_sync() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = Arc::new(fleet(folder.path()).await);
+        let path = folder.path().join("m.prom");
+        let (mut outlets, stop) = (Outlets::new(&fleet), CancellationToken::new());
+        let settings = MetricsSettings {
+            textfile: Some(path.clone()),
+            ..MetricsSettings::default()
+        };
+        let port = outlets.take_port(&settings).await.unwrap();
+        assert!(outlets.follow(&settings, port, &stop).is_none());
+        let day = Duration::from_secs(24 * 3600);
+        let keeper = tokio::spawn(outlets.keep_file(day, stop.clone()));
+        // The clock's first tick comes at once, and is no answer to a sync.
+        let written = async |n: u64| {
+            let line = format!(
+                "musterd_syncs_total{{instance=\"acme\",mode=\"full\",outcome=\"failed\"}} {n}\n"
+            );
+            while !std::fs::read_to_string(&path).is_ok_and(|text| text.contains(&line)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = Duration::from_secs(60);
+        for n in 0..3 {
+            tokio::time::timeout(in_time, written(n)).await.unwrap();
+            fleet.meter.finished(&failed(fleet.clock.now()));
+        }
+        tokio::time::timeout(in_time, written(3)).await.unwrap();
+        stop.cancel();
+        keeper.await.unwrap();
+    }
+
+    fn failed(now: Timestamp) -> SyncRow {
+        SyncRow {
+            id: 1,
+            instance: InstanceName::parse("acme").unwrap(),
+            resource: ResourceType::User,
+            mode: Mode::Full,
+            trigger: Trigger::Schedule,
+            started_at: now,
+            finished_at: now,
+            outcome: Outcome::Failed,
+            certificate: None,
+            seen: 0,
+            created: 0,
+            updated: 0,
+            deactivated: 0,
+            held: 0,
+            rejected: 0,
+            cost: TallySnapshot::default(),
+            error: None,
+        }
     }
 
     #[tokio::test]
