@@ -31,8 +31,8 @@ use self::notes::Notes;
 use crate::mirror;
 use crate::model::InstanceName;
 
-pub(crate) use self::layers::INSTANCES_FOLDER;
 pub use self::address::{NotAnAddress, heartbeat_url};
+pub(crate) use self::layers::INSTANCES_FOLDER;
 pub use self::origin::Origin;
 pub use self::problem::{Error, Problem};
 pub use self::settings::Settings;
