@@ -107,11 +107,12 @@ impl Host {
         self.command(account, &program, args).finish(TIME_LIMIT)
     }
 
-    fn daemon(&self) -> Running {
+    /// A daemon that has said so much.
+    fn daemon(&self, said: &str) -> Running {
         let mut daemon = self.command(DAEMON, &self.path("musterd"), &["run"]);
         daemon
-            .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
-            .expect("the first sync");
+            .wait_for(TIME_LIMIT, |line| line.contains(said))
+            .expect("it runs");
         daemon
     }
 
@@ -166,7 +167,7 @@ fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
         return;
     }
     let host = Host::new();
-    let daemon = host.daemon();
+    let daemon = host.daemon("sync finished");
     host.assert_reads(READER, true, "while it runs");
     host.assert_reads(STRANGER, false, "while it runs");
 
@@ -223,7 +224,7 @@ fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
     daemon.kill();
     assert_eq!(daemon.finish(TIME_LIMIT).code, None);
     host.assert_reads(READER, true, "after it was killed");
-    let daemon = host.daemon();
+    let daemon = host.daemon("started");
     daemon.terminate();
     assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
     host.assert_reads(READER, true, "while it is stopped");
