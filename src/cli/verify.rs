@@ -52,9 +52,10 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     }
 }
 
-/// Either way the feed has a new epoch, which tells its readers to read `users` again.
-const REMEDY: &str = "stop the daemon and `musterd restore` a backup, which keeps this file beside it; without \
-    one, move the file away: the daemon builds a new one, but old records and who was gone are lost";
+/// What keeps the readers of the feed safe: a new epoch, whichever way.
+const REMEDY: &str = "stop the daemon and keep the file. `musterd restore` puts a backup in its place; without one, \
+    move the file away: the daemon builds a new one, but old records and who was gone are lost. Either way the \
+    feed has a new epoch, which tells its readers to read `users` again";
 
 fn render(verified: &Verified) -> String {
     format!(
