@@ -2,23 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use super::exit::{Exit, Failure};
+use super::exit::{self, Exit, Failure};
 use super::output::Output;
 use super::reading::Reading;
 use super::{outside, words};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
+use crate::mirror;
+use crate::mirror::restore::restore as put_back;
 use crate::mirror::verify::Verified;
-use crate::mirror::{self, Reader, backup};
-use crate::model::Foreign;
 
 /// Copy the mirror into a new file, while the daemon goes on
 ///
-/// The copy is what the mirror was at one moment, and is verified as `musterd verify` does before the
-/// command ends. A file that is there already is left untouched. It holds what the mirror holds: keep it
-/// where only those can read it who may.
+/// The copy is what the mirror was at one moment, verified as `musterd verify` does, with an epoch of its own. A
+/// file that is there already is left untouched. It holds what the mirror holds: keep it where only those can
+/// read it who may.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: musterd backup /var/backups/musterd-2026-11-28.db")]
+#[command(after_help = "Example: sudo -u musterd musterd backup /var/lib/musterd/backup-1.db")]
 pub(crate) struct Backup {
     #[command(flatten)]
     reading: Reading,
@@ -29,18 +29,8 @@ pub(crate) struct Backup {
 }
 
 pub(crate) fn back_up(args: &Backup, config: &Path) -> anyhow::Result<Exit> {
-    args.reading.open(config)?.back_up(&args.file)?;
-    let verified = Reader::open(&args.file)?.verify(&mut |_| {})?;
-    if let Some(difference) = &verified.difference {
-        let message = format!(
-            "the backup `{}` is not sound, and neither is the mirror: {}",
-            args.file.display(),
-            Foreign(difference)
-        );
-        return Err(Failure::new(message)
-            .hint("it was kept all the same; see what `musterd verify` says of the mirror")
-            .into());
-    }
+    let reader = args.reading.open(config)?;
+    let verified = reader.back_up(&args.file, &outside::epoch()?)?;
     let mut output = Output::stdout();
     match args.reading.json {
         true => output.json(&verified)?,
@@ -57,9 +47,7 @@ pub(crate) fn back_up(args: &Backup, config: &Path) -> anyhow::Result<Exit> {
 /// must read `users` again, and the next sync of each instance is a full one. Run it as the account of the
 /// daemon. `--config` says where the mirror is.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: sudo -u musterd musterd restore /var/backups/musterd-2026-11-28.db"
-)]
+#[command(after_help = "Example: sudo -u musterd musterd restore /var/lib/musterd/backup-1.db")]
 pub(crate) struct Restore {
     /// The backup
     #[arg(value_name = "FILE")]
@@ -68,8 +56,14 @@ pub(crate) struct Restore {
 
 pub(crate) fn restore(args: &Restore, config: &Path) -> anyhow::Result<Exit> {
     let path = config::mirror_path(&outside::sources(config))?;
+    if let Some(owner) = outside::other_owner_of_the_folder(&path)? {
+        let message = format!("the folder of the mirror belongs to another account (uid {owner})");
+        return Err(Failure::new(message)
+            .hint("files made by root could not be opened by the daemon: run this as its account, `sudo -u musterd musterd restore …`")
+            .into());
+    }
     let stamp = SystemClock.now().strftime("%Y%m%dT%H%M%S%.3fZ").to_string();
-    let restored = backup::restore(&path, &args.file, &outside::epoch()?, &stamp);
+    let restored = put_back(&path, &args.file, &outside::epoch()?, &stamp);
     let restored = restored.map_err(|error| match error {
         error @ mirror::Error::Locked(_) => Failure::new("the mirror is in use")
             .hint("stop the daemon first: `systemctl stop musterd`")
@@ -89,6 +83,12 @@ pub(crate) fn restore(args: &Restore, config: &Path) -> anyhow::Result<Exit> {
         ))?;
     }
     output.flush()?;
+    if let Some(untidy) = restored.untidy {
+        let untidy = anyhow::Error::from(untidy);
+        exit::note(&format!(
+            "the backup is in its place, but not all could be put in order: {untidy:#}"
+        ));
+    }
     Ok(Exit::Done)
 }
 

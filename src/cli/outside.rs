@@ -1,6 +1,7 @@
 //! What a real process is surrounded by: the computer's clock, the network, its environment, its lot.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,6 +61,19 @@ pub(super) fn log(settings: &LogSettings) -> anyhow::Result<ReloadHandle> {
         Arc::new(SystemClock),
         io::stderr,
     )?)
+}
+
+/// Whose folder the mirror is in, where this process is root's and the folder another account's: what root makes in it the
+/// daemon could not open.
+pub(super) fn other_owner_of_the_folder(mirror: &Path) -> anyhow::Result<Option<u32>> {
+    let own = Path::new("/proc/self").metadata()?.uid();
+    let folder = mirror.parent().filter(|folder| *folder != Path::new(""));
+    let owner = folder
+        .unwrap_or(Path::new("."))
+        .metadata()
+        .map(|found| found.uid());
+    // A folder that is not there is told of by whoever needs it.
+    Ok(owner.ok().filter(|owner| own == 0 && *owner != 0))
 }
 
 /// A new feed's epoch.

@@ -56,6 +56,14 @@ pub enum Error {
         /// How that was seen.
         why: String,
     },
+    /// The file is no database. It was left as it is.
+    #[error("`{}` is not a mirror of musterd and was left untouched: {why}", path.display())]
+    NoDatabase {
+        /// The file.
+        path: PathBuf,
+        /// How that was seen.
+        why: &'static str,
+    },
     /// A newer musterd wrote the file. It was left as it is.
     #[error(
         "the mirror `{}` has schema version {found}, this program knows up to {known}: it was left untouched, upgrade musterd",

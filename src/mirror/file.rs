@@ -44,8 +44,12 @@ pub(super) fn check_header(path: &Path) -> Result<(), Error> {
     file.take(HEADER_BYTES)
         .read_to_end(&mut header)
         .map_err(Error::file("read", path))?;
+    let no_database = |why| Error::NoDatabase {
+        path: path.to_owned(),
+        why,
+    };
     if header.is_empty() {
-        return Err(foreign("it is empty".into()));
+        return Err(no_database("it is empty"));
     }
     let number = |place: std::ops::Range<usize>| {
         header
@@ -58,7 +62,7 @@ pub(super) fn check_header(path: &Path) -> Result<(), Error> {
         number(APPLICATION),
         header.starts_with(MAGIC),
     ) else {
-        return Err(foreign("it is no SQLite database".into()));
+        return Err(no_database("it is no SQLite database"));
     };
     if application != APPLICATION_ID {
         return Err(foreign(format!(
@@ -104,6 +108,26 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Moves the log of a file that is there no more, or cannot be read, out of the way: beside a new file of the name SQLite would take
+/// it for that one's, and write its pages over it. Returns where it is, if anything was in it.
+pub(super) fn set_log_aside(path: &Path, to: &Path) -> Result<Option<PathBuf>, Error> {
+    remove(&companion(path, "-shm"))?;
+    let log = companion(path, "-wal");
+    let length = match log.symlink_metadata() {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("look at", log)(error)),
+    };
+    if length == 0 {
+        remove(&log)?;
+    } else {
+        std::fs::rename(&log, to).map_err(Error::file("move aside", log))?;
+    }
+    // It is gone before the new file has the name, also after a power cut.
+    sync_directory(path)?;
+    Ok((length > 0).then(|| to.to_owned()))
 }
 
 /// Makes a rename or a new name in the file's directory survive a power cut.

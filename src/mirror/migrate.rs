@@ -35,6 +35,12 @@ pub(super) fn create(path: &Path, epoch: &str) -> Result<(), Error> {
     )?;
     seal::everything(&conn)?;
     conn.close().map_err(|(_, error)| error)?;
+    if let Some(log) = file::set_log_aside(path, &beside(path, &format!("{epoch}.orphaned-wal")))? {
+        tracing::warn!(
+            path = %log.display(),
+            "a log lay where the mirror is made, and was moved aside: what was written last to a file that is gone may be in it"
+        );
+    }
     std::fs::rename(&unborn, path).map_err(Error::file("name the new mirror", path))?;
     file::sync_directory(path)
 }

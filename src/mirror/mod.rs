@@ -15,6 +15,7 @@ pub mod verify;
 
 pub mod backup;
 pub mod error;
+pub mod restore;
 
 mod due;
 pub mod gate;
@@ -277,7 +278,9 @@ impl Shared {
     /// What is read decides what is written: it must be the file that is written.
     fn reader(&self) -> Result<Reader, Error> {
         self.files.check()?;
-        Reader::open(&self.path)
+        let reader = Reader::beside_writer(&self.path)?;
+        self.files.check()?;
+        Ok(reader)
     }
 
     fn transaction<T>(

@@ -67,6 +67,16 @@ impl Reader {
         })
     }
 
+    /// Another connection of the process that has the mirror open for writing, which has checked what it is. The file is opened by
+    /// SQLite alone: whoever closes it beside SQLite gives up all locks that the process has on it (POSIX), and a program that
+    /// closes the mirror next would take itself for the last one, and remove the log.
+    pub(super) fn beside_writer(path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            place: Place::of(path),
+            conn: connect::reader(path)?,
+        })
+    }
+
     /// A number that differs once another connection has committed (`PRAGMA data_version`): what a
     /// follower polls, because it reads no page of the file.
     ///

@@ -50,7 +50,7 @@ fn a_backup_of_version_1_is_put_back_and_stays_what_it_is() {
     let backup = beside(&path, "before-v2");
     write(&backup);
     let before = std::fs::read(&backup).unwrap();
-    let restored = musterd::mirror::backup::restore(&path, &backup, "5eed", "now").unwrap();
+    let restored = musterd::mirror::restore::restore(&path, &backup, "5eed", "now").unwrap();
     assert_eq!(
         (restored.verified.users, restored.verified.records),
         (48, 66)

@@ -8,7 +8,7 @@ use super::laws;
 use super::recording::Recording;
 use super::scenes::{Scene, Trial};
 use super::state::{self, State, newest_schema_version};
-use super::traced::{self, Fault, Hit, copy_mirror};
+use super::traced::{self, Fault, Hit, Point, WRITES, copy_mirror};
 use super::workplace;
 use crate::harness::Home;
 use crate::ledger;
@@ -60,11 +60,14 @@ pub(super) fn every_point<T: Trial>(prepare: impl FnOnce() -> T) {
     let scene = &prepare();
     let expected = undisturbed(scene);
     let mut last = 0;
-    let n_kills = each_point(scene, Fault::Kill, |home, hit| {
+    let n_kills = each_point(scene, Fault::Kill, |point, home, hit| {
+        if point.nth == 1 {
+            last = 0;
+        }
         last = judge_killed(scene, &expected, home, hit, last);
     });
     for fault in [Fault::NoSpace, Fault::Broken] {
-        let n_faults = each_point(scene, fault, |home, hit| {
+        let n_faults = each_point(scene, fault, |_, home, hit| {
             judge_failed(scene, &expected, home, hit);
         });
         // A failed call may be followed by others, that put things in order; hardly ever is one missing.
@@ -103,34 +106,46 @@ fn undisturbed(scene: &impl Trial) -> Expected {
     }
 }
 
-/// Makes the fault at the first write, the second, and so on until the command comes to its end without
-/// it. `judge` is given what is left. Returns how many points there were.
-fn each_point(scene: &impl Trial, fault: Fault, mut judge: impl FnMut(&Home, &Hit)) -> usize {
-    for point in 1.. {
-        let home = scene.copy();
-        // It keeps the log's index from being written by another thread than the one that is counted.
-        let reader = home.mirror_path().exists().then(|| {
-            let reader =
-                Connection::open_with_flags(home.mirror_path(), OpenFlags::SQLITE_OPEN_READ_ONLY);
-            let reader = reader.unwrap();
-            let any = reader.query_row("SELECT 1 FROM feed", [], |_| Ok(()));
-            any.map(|()| reader).unwrap()
-        });
-        let hit = traced::run(&home, &scene.program(), fault, point);
-        drop(reader);
-        if hit.call.is_none() {
-            assert_eq!(hit.ran.code, Some(scene.code()), "{}", hit.ran);
-            return point - 1;
+/// Makes the fault at the first call of a kind, the second, and so on until the command comes to its end without it; and so for
+/// each kind. `judge` is given what is left. Returns how many points there were.
+fn each_point(
+    scene: &impl Trial,
+    fault: Fault,
+    mut judge: impl FnMut(Point, &Home, &Hit),
+) -> usize {
+    let what = match fault {
+        Fault::Kill => "crash_points",
+        Fault::NoSpace | Fault::Broken => "disk_fault_points",
+    };
+    let mut n_points = 0;
+    for kind in WRITES {
+        for nth in 1.. {
+            let point = Point { kind, nth };
+            let home = scene.copy();
+            let reader = keep_index(&home);
+            let hit = traced::run(&home, &scene.program(), fault, point);
+            drop(reader);
+            if hit.call.is_none() {
+                assert_eq!(hit.ran.code, Some(scene.code()), "{}", hit.ran);
+                break;
+            }
+            judge(point, &home, &hit);
+            let name = format!("{} {fault:?} {}", scene.name(), point.name());
+            ledger::enter_case(what, &name);
+            n_points += 1;
         }
-        judge(&home, &hit);
-        let name = format!("{} {fault:?} {point:04}", scene.name());
-        let what = match fault {
-            Fault::Kill => "crash_points",
-            Fault::NoSpace | Fault::Broken => "disk_fault_points",
-        };
-        ledger::enter_case(what, &name);
     }
-    unreachable!("a command comes to its end");
+    n_points
+}
+
+/// Keeps the log's index from being written by another thread than the one that is counted.
+fn keep_index(home: &Home) -> Option<Connection> {
+    let path = home.mirror_path();
+    path.exists().then(|| {
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let any = reader.query_row("SELECT 1 FROM feed", [], |_| Ok(()));
+        any.map(|()| reader).unwrap()
+    })
 }
 
 /// The process died. `last` is the place of the state that it left at the point before; returns that of this one.

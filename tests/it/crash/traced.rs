@@ -13,7 +13,38 @@ use crate::harness::{Home, Ran, Running, TIME_LIMIT};
 
 /// Every call that changes a file or a name, or makes such a change last. A question mark: not every
 /// machine has it.
-const WRITES: &str = "pwrite64,pwritev,ftruncate,?fallocate,fsync,fdatasync,?unlink,?unlinkat,?rename,?renameat,?renameat2";
+pub(super) const WRITES: [&str; 13] = [
+    "pwrite64",
+    "pwritev",
+    "ftruncate",
+    "?fallocate",
+    "fsync",
+    "fdatasync",
+    "?link",
+    "?linkat",
+    "?unlink",
+    "?unlinkat",
+    "?rename",
+    "?renameat",
+    "?renameat2",
+];
+
+/// A call of a command, where something happens to it. `strace` counts the calls of each kind by themselves: the third write
+/// and the third `fsync` are two points, and of all kinds together there is no third.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    /// One of [`WRITES`].
+    pub(super) kind: &'static str,
+    /// Counted from 1.
+    pub(super) nth: usize,
+}
+
+impl Point {
+    /// The name of a case.
+    pub(super) fn name(self) -> String {
+        format!("{} {:04}", self.kind.trim_start_matches('?'), self.nth)
+    }
+}
 
 /// One thread for each that exists at the start, and one for all work that waits for a disk.
 const ONE_WRITER: &str = "inject=?clone,?clone3:error=EAGAIN:when=2+";
@@ -26,18 +57,19 @@ const LOG: &str = "strace.log";
 pub(super) enum Fault {
     /// The process dies in front of the call.
     Kill,
-    /// The disk is full from this call on.
+    /// The disk is full from this call on, for calls of this kind.
     NoSpace,
     /// This call fails with an I/O error.
     Broken,
 }
 
 impl Fault {
-    fn injected_at(self, point: usize) -> String {
+    fn injected_at(self, point: Point) -> String {
+        let Point { kind, nth } = point;
         match self {
-            Self::Kill => format!("inject={WRITES}:signal=KILL:when={point}"),
-            Self::NoSpace => format!("inject={WRITES}:error=ENOSPC:when={point}+"),
-            Self::Broken => format!("inject={WRITES}:error=EIO:when={point}"),
+            Self::Kill => format!("inject={kind}:signal=KILL:when={nth}"),
+            Self::NoSpace => format!("inject={kind}:error=ENOSPC:when={nth}+"),
+            Self::Broken => format!("inject={kind}:error=EIO:when={nth}"),
         }
     }
 }
@@ -73,10 +105,10 @@ pub(super) fn is_possible() -> bool {
     false
 }
 
-/// Runs a program with a fault at its `point`-th write, counted from 1.
-pub(super) fn run(home: &Home, program: &[&str], fault: Fault, point: usize) -> Hit {
+/// Runs a program with a fault at a point.
+pub(super) fn run(home: &Home, program: &[&str], fault: Fault, point: Point) -> Hit {
     let injected = fault.injected_at(point);
-    let traced = format!("trace={WRITES},?clone,?clone3");
+    let traced = format!("trace={},?clone,?clone3", WRITES.join(","));
     let mut options = vec!["-y", "-s", "0", "-e", &traced, "-e", &injected];
     if fault != Fault::Kill {
         // Stops at the traced calls only, which is faster; a signal cannot be injected that way.
@@ -101,7 +133,7 @@ pub(super) fn run(home: &Home, program: &[&str], fault: Fault, point: usize) -> 
 
 /// Runs a program and returns every write it made, with all bytes, as `strace` prints them.
 pub(super) fn record(home: &Home, program: &[&str]) -> (Ran, String) {
-    let traced = format!("trace={WRITES},openat,?clone,?clone3");
+    let traced = format!("trace={},openat,?clone,?clone3", WRITES.join(","));
     let options = ["-y", "-xx", "-s", "1000000", "-e", &traced, "--seccomp-bpf"];
     let ran = trace(home, &options, program);
     let log = std::fs::read_to_string(home.path().join(LOG)).unwrap();
