@@ -399,6 +399,19 @@ impl Stage {
             Files::Temporary { .. } => Ok(()),
         }
     }
+
+    /// Removes the stage of a sync that is in the mirror with its outcome. What stays of it says nothing of that outcome: the
+    /// next sync sees that it has ended, and begins its own by removing it.
+    pub fn end(self) {
+        let instance = self.key.instance.clone();
+        if let Err(error) = self.remove() {
+            tracing::warn!(
+                %instance,
+                %error,
+                "what a sync staged could not be removed, the next sync of its mode tries again"
+            );
+        }
+    }
 }
 
 impl Horizon {

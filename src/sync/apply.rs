@@ -85,7 +85,8 @@ pub(super) async fn apply(
     row.outcome = Outcome::Succeeded;
     read::blocking(move || {
         drop(reader);
-        Ok(stage.remove()?)
+        stage.end();
+        Ok(())
     })
     .await?;
     Ok(opened)

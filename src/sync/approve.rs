@@ -252,7 +252,8 @@ async fn apply(
     }
     blocking(move || {
         drop(reader);
-        Ok(stage.remove()?)
+        stage.end();
+        Ok(())
     })
     .await
 }
