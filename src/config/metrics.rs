@@ -49,10 +49,13 @@ fn told<T>(key: Option<Option<T>>) -> Option<Option<T>> {
 
 fn read_textfile(found: &Found<'_>, notes: &Notes) -> Option<PathBuf> {
     let path = found.text(TEXTFILE, parse_textfile)?;
-    if path.extension().is_none_or(|extension| extension != "prom") {
+    // It may come: a disk that is mounted late is no reason to mirror nobody. It is not made here, with a wrong name or a wrong
+    // owner, where nobody would look for metrics.
+    if !path.parent().is_some_and(Path::is_dir) {
         let (place, key) = found.origin.place(&found.written);
         notes.warning(format!(
-            "{place}: `{key}`: a node exporter reads only files whose name ends in `.prom`, and `{}` does not",
+            "{place}: `{key}`: `{}` is in a folder that is not there: make it, writable for the account that musterd runs as, \
+             or correct the path",
             path.display()
         ));
     }
@@ -70,11 +73,10 @@ fn parse_textfile(text: &str) -> Result<PathBuf, Wrong> {
     if text.ends_with('/') || path.file_name().is_none() || path.is_dir() {
         return Err(Wrong::new("is not the path of a file"));
     }
-    // Nobody would look for metrics in a folder that was made here, with a wrong name and a wrong owner.
-    if !path.parent().is_some_and(Path::is_dir) {
-        return Err(Wrong::new("is in a folder that is not there").hint(
-            "make the folder, writable for the account that musterd runs as, or correct the path",
-        ));
+    // What has this name is replaced, and removed when the key goes: it must be a file of metrics.
+    if path.extension().is_none_or(|extension| extension != "prom") {
+        return Err(Wrong::new("does not end in `.prom`")
+            .hint("a node exporter reads only files whose name ends so"));
     }
     Ok(path.to_owned())
 }

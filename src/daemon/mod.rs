@@ -102,7 +102,12 @@ async fn serve(
         None => None,
     };
     let outlets = Outlets::new(fleet);
-    let port = outlets.take_port(&settings.metrics).await?;
+    // To mirror is more than to tell of it; at a reload somebody is there who can choose another port.
+    let port = outlets.take_port(&settings.metrics).await;
+    let port = port.unwrap_or_else(|error| {
+        warn!(%error, "metrics are not served until the port is free");
+        outlets::Port::default()
+    });
     let mut keepers = Keepers::start(fleet, outlets, &outside);
     keepers.follow(&settings, port);
     if let Some(server) = server {

@@ -33,14 +33,19 @@ pub(super) struct Outlets {
     served: Option<Served>,
 }
 
-/// A port that metrics are served at.
+/// A port that metrics are served at, as soon as it can be had.
 struct Served {
     address: SocketAddr,
     stop: CancellationToken,
 }
 
-/// A port that was taken for a configuration which is not in force yet; given back when dropped.
+/// A port that was taken for a configuration which is not in force yet; given back when dropped. Empty where there is nothing to
+/// take, or it could not be had yet.
+#[derive(Default)]
 pub(super) struct Port(Option<TcpListener>);
+
+/// How long after a port could not be had it is tried again: at first, and at most.
+const TAKE_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
 impl Outlets {
     pub(super) fn new(fleet: &Arc<Fleet>) -> Self {
@@ -69,7 +74,8 @@ impl Outlets {
         }
     }
 
-    /// Puts settings in force. Returns the server of a new port, which ends with `stop` or with the next settings.
+    /// Puts settings in force. Returns the server of a new port, which ends with `stop` or with the next settings. A port that
+    /// was not taken yet is tried for again until it can be had.
     pub(super) fn follow(
         &mut self,
         new: &MetricsSettings,
@@ -82,15 +88,26 @@ impl Outlets {
             served.stop.cancel();
         }
         self.settings.send_replace(new.clone());
-        let (listener, address) = port.0.zip(new.listen)?;
+        let address = new.listen.filter(|_| self.served.is_none())?;
         let stop = stop.child_token();
         self.served = Some(Served {
             address,
             stop: stop.clone(),
         });
-        let bound = listener.local_addr().unwrap_or(address);
-        info!(address = %bound, "metrics are served");
-        Some(listen::serve(listener, self.text(), stop))
+        let text = self.text();
+        Some(async move {
+            let listener = match port.0 {
+                Some(listener) => listener,
+                None => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    listener = take_at_last(address) => listener,
+                },
+            };
+            let bound = listener.local_addr().unwrap_or(address);
+            info!(address = %bound, "metrics are served");
+            listen::serve(listener, text, stop).await;
+        })
     }
 
     /// Makes the text that is served.
@@ -289,6 +306,19 @@ async fn snapshot(fleet: &Fleet, process: Option<Process>) -> Result<Snapshot, m
         instances: instances.collect(),
         process,
     })
+}
+
+/// Takes a port that another program has, when it gives it up.
+async fn take_at_last(address: SocketAddr) -> TcpListener {
+    let [mut wait, at_most] = TAKE_AGAIN_AFTER;
+    loop {
+        tokio::time::sleep(wait).await;
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => debug!(%address, %error, "metrics cannot be served yet"),
+        }
+        wait = at_most.min(wait * 2);
+    }
 }
 
 fn taken(address: SocketAddr, error: &std::io::Error) -> config::Error {

@@ -325,9 +325,12 @@ fn metrics_are_off_unless_they_are_asked_for_and_their_examples_work() {
         "{shown}"
     );
 
-    let other = text.replace("musterd.prom", "musterd.txt");
+    let other = text.replace("musterd.prom", "absent/musterd.prom");
     let warnings = etc.file(&other).load().warnings;
-    assert!(warnings[0].contains("ends in `.prom`"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("is in a folder that is not there"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -374,15 +377,12 @@ fn metrics_go_to_nobody_beyond_this_machine() {
 }
 
 #[test]
-fn a_textfile_has_a_whole_path_into_a_folder_that_is_there() {
+fn a_textfile_has_a_whole_path_to_a_file_of_metrics() {
     let etc = Etc::new();
     let folder = etc.folder().to_str().unwrap().to_owned();
     for (path, what) in [
         ("musterd.prom".to_owned(), "does not begin with `/`"),
-        (
-            format!("{folder}/absent/musterd.prom"),
-            "is in a folder that is not there",
-        ),
+        (format!("{folder}/musterd.txt"), "does not end in `.prom`"),
         (format!("{folder}/"), "is not the path of a file"),
         (folder.clone(), "is not the path of a file"),
         ("/".to_owned(), "is not the path of a file"),

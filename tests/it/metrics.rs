@@ -267,17 +267,44 @@ fn a_reload_applies_what_is_told_and_what_cannot_be_had_changes_nothing() {
     assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
 }
 
+/// Neither a port nor a folder that cannot be had keeps the daemon from its work.
 #[test]
-fn a_port_in_use_at_the_start_is_a_mistake_of_the_configuration() {
-    let server = Server::start(Directory::of(1, sys_id), WELL_BEHAVED);
+fn what_cannot_be_had_at_the_start_is_taken_up_when_it_can() {
+    let server = Server::start(Directory::of(20, sys_id), WELL_BEHAVED);
     let scene = Scene::new(&server);
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
-    scene.configure(&format!("listen = \"{taken}\""));
-    let ran = scene.home.run(&["run"]);
-    assert_eq!(ran.code, Some(78), "{ran}");
+    let folder = scene.home.path().join("folder");
+    scene.configure(&format!(
+        "listen = \"{taken}\"\ntextfile = {:?}",
+        folder.join("m.prom")
+    ));
+    let mut daemon = scene.start("debug");
+    let told = event(&mut daemon, "metrics are not served until the port is free");
     let line = format!("`metrics.listen`: nothing can listen at `{taken}`: Address already in use");
-    assert!(ran.stderr.contains(&line), "{ran}");
+    assert!(told["error"].as_str().unwrap().contains(&line), "{told}");
+    let told = events(
+        &mut daemon,
+        [
+            "metrics cannot be written; under systemd the unit needs `ReadWritePaths=` for their folder",
+            "sync finished",
+        ],
+    );
+    assert_eq!(told[1]["outcome"], "succeeded", "{told:?}");
+
+    drop(other);
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(scene.home.sync("incremental").code, Some(0));
+    let told = events(
+        &mut daemon,
+        ["metrics are served", "metrics are written again"],
+    );
+    assert_eq!(told[0]["address"], taken.to_string());
+    let url = format!("http://{taken}/metrics").parse().unwrap();
+    assert_eq!(http::get(&url, "").0, 200);
+    daemon.terminate();
+    let ran = daemon.finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(0), "{ran}");
 }
 
 #[test]
