@@ -1,8 +1,8 @@
-//! `musterd link` and `musterd unlink`: the files of an instance, without an editor.
+//! `musterd link`: an instance without an editor.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,8 +10,9 @@ use std::process::Command;
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, Misconfigured};
 use super::handover;
+use super::instance_files::{MADE_BY_LINK, Made, Places};
 use super::output::Output;
 use super::outside;
 use crate::config;
@@ -19,15 +20,12 @@ use crate::control::Request;
 use crate::mirror;
 use crate::model::InstanceName;
 
-/// The folder of secrets, beside the configuration.
-const SECRETS_FOLDER: &str = "secrets";
-
 /// Link an instance: write its configuration, and check it
 ///
 /// Makes `instances.d/NAME.toml` beside the configuration, and a file of mode 0600 for each secret. What is
 /// missing is asked for on a terminal; elsewhere secrets are read from stdin, one a line. A secret is never an
-/// argument, which everybody on the host could read. Then does what `musterd check NAME` does, as the account
-/// that the mirror's folder belongs to.
+/// argument, which everybody on the host could read. A running daemon takes the instance up. Then does what
+/// `musterd check NAME` does, as the account that the mirror's folder belongs to.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -117,7 +115,7 @@ impl Auth {
     }
 }
 
-pub(crate) fn link(args: &Link, config: &Path) -> anyhow::Result<Exit> {
+pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
     let name = InstanceName::parse(&args.name)?;
     let config = std::path::absolute(config).context("where is the working directory")?;
     let places = Places::of(&config, &name);
@@ -132,7 +130,7 @@ pub(crate) fn link(args: &Link, config: &Path) -> anyhow::Result<Exit> {
                 .into());
         }
     }
-    let answers = answers(args)?;
+    let answers = answers(&args)?;
     let mut made = Made::default();
     if !config.try_exists()? {
         made.file(
@@ -141,46 +139,60 @@ pub(crate) fn link(args: &Link, config: &Path) -> anyhow::Result<Exit> {
             "# Every key is explained in config/default.toml of musterd.\n",
         )?;
     }
-    let text = write_secrets(args, &places, &answers, &mut made)?;
+    let text = write_secrets(&args, &places, &answers, &mut made)?;
     made.folder(&places.instances, 0o750)?;
     made.file(&places.instance, 0o640, &text)?;
     // It may be wrong: an address that no instance can have, or an account that another one has. Then nothing is left of it.
     let settings = config::load(&outside::sources(&config))?;
+    let is_running = mirror::lock::is_held(&settings.mirror.path)?;
+    if is_running && !take_up(&config, &name, &mut made).await? {
+        return Ok(Exit::Interrupted);
+    }
     made.keep();
 
     let mut output = Output::stdout();
     output.text(&format!(
-        "{name} is linked by `{}`\n",
-        places.instance.display()
+        "{name} is linked by `{}`\n{}\n",
+        places.instance.display(),
+        match is_running {
+            true => "the running daemon has taken it up, as after `sudo systemctl reload musterd`",
+            false =>
+                "no daemon runs: `sudo systemctl start musterd` starts it; one that runs takes changes up with \
+                 `sudo systemctl reload musterd`",
+        }
     ))?;
     output.flush()?;
-    let answers = args.no_check || check(&config, &settings.mirror.path, &name)?;
-    output.text("the running daemon takes it up with: sudo systemctl reload musterd\n")?;
-    output.flush()?;
-    match answers {
-        true => Ok(Exit::Done),
-        false => Err(Failure::new(format!("`{name}` is linked, but cannot be synced yet"))
-            .hint(format!(
-                "mend what is named above, then `musterd check {name}`; `musterd unlink {name}` takes it out again"
-            ))
-            .into()),
+    if args.no_check || check(&config, &settings.mirror.path, &name)? {
+        return Ok(Exit::Done);
     }
+    Err(Failure::new(format!("`{name}` is linked, but cannot be synced yet"))
+        .hint(format!(
+            "mend what is named above, then `musterd check {name}`; `musterd unlink {name}` takes it out again"
+        ))
+        .into())
 }
 
-/// Where the files of an instance are.
-struct Places {
-    instances: PathBuf,
-    instance: PathBuf,
-    secrets: PathBuf,
-}
-
-impl Places {
-    fn of(config: &Path, name: &InstanceName) -> Self {
-        let instances = config.with_file_name(config::INSTANCES_FOLDER);
-        Self {
-            instance: instances.join(format!("{name}.toml")),
-            instances,
-            secrets: config.with_file_name(SECRETS_FOLDER),
+/// Has the running daemon read the configuration anew. Returns whether that was waited for. What the daemon refuses it could not
+/// start with either: then nothing is left of it.
+async fn take_up(config: &Path, name: &InstanceName, made: &mut Made) -> anyhow::Result<bool> {
+    match handover::carry_out(config, Request::Reload, |_line| Ok(())).await {
+        Ok(exit) => {
+            made.keep();
+            Ok(exit == Exit::Done)
+        }
+        Err(error) if error.is::<Misconfigured>() => Err(error.context(format!(
+            "the running daemon refuses the configuration with `{name}`, which is taken out again"
+        ))),
+        Err(error) => {
+            made.keep();
+            let message = format!(
+                "`{name}` is linked, but the running daemon has not taken it up: {error:#}"
+            );
+            Err(Failure::new(message)
+                .hint(format!(
+                    "`sudo systemctl reload musterd`, then `musterd check {name}`"
+                ))
+                .into())
         }
     }
 }
@@ -266,7 +278,7 @@ fn write_secrets(
 ) -> anyhow::Result<String> {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let mut text = format!(
-        "# Made by `musterd link`. Every other key is explained in config/default.toml of musterd.\nurl = {}\n",
+        "{MADE_BY_LINK} Every other key is explained in config/default.toml of musterd.\nurl = {}\n",
         quoted(&args.url)
     );
     if let Some(per_hour) = args.per_hour {
@@ -296,71 +308,6 @@ fn write_secrets(
     Ok(text)
 }
 
-/// Files and folders that go again unless they are kept.
-#[derive(Default)]
-struct Made {
-    files: Vec<PathBuf>,
-    folders: Vec<PathBuf>,
-}
-
-impl Made {
-    /// Makes a folder that is not there. Its owner is that of the folder around it.
-    fn folder(&mut self, path: &Path, mode: u32) -> anyhow::Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .mode(mode)
-            .create(path)
-            .with_context(|| format!("cannot make the folder `{}`", path.display()))?;
-        self.folders.push(path.to_owned());
-        inherit(path)
-    }
-
-    /// Makes a file that is not there. Owner and group are those of its folder.
-    fn file(&mut self, path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-            .with_context(|| format!("cannot make `{}`", path.display()))?;
-        self.files.push(path.to_owned());
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
-        inherit(path)
-    }
-
-    fn keep(&mut self) {
-        self.files.clear();
-        self.folders.clear();
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for file in &self.files {
-            let _removed = std::fs::remove_file(file);
-        }
-        for folder in self.folders.iter().rev() {
-            let _removed = std::fs::remove_dir(folder);
-        }
-    }
-}
-
-/// Gives what root made to whom the folder around it belongs: the daemon must read it.
-fn inherit(path: &Path) -> anyhow::Result<()> {
-    let around = path.parent().unwrap_or(Path::new("/")).metadata()?;
-    let made = path.metadata()?;
-    if made.uid() == 0 && (made.uid(), made.gid()) != (around.uid(), around.gid()) {
-        chown(path, Some(around.uid()), Some(around.gid()))
-            .with_context(|| format!("cannot give `{}` to the daemon's account", path.display()))?;
-    }
-    Ok(())
-}
-
 /// Checks the instance as the account of the daemon, which has to read the same files. Returns whether it can be synced.
 fn check(config: &Path, mirror: &Path, name: &InstanceName) -> anyhow::Result<bool> {
     let program = std::env::current_exe().context("where is this program")?;
@@ -380,71 +327,4 @@ fn check(config: &Path, mirror: &Path, name: &InstanceName) -> anyhow::Result<bo
     }
     let status = command.status().context("cannot run `musterd check`")?;
     Ok(matches!(status.code(), Some(0 | 3)))
-}
-
-/// Take an instance out of the configuration
-///
-/// Removes `instances.d/NAME.toml` and the files of its secrets that `musterd link` made, and tells the running
-/// daemon. The instance is not synced any more. The mirror keeps its users, in the state `unlinked`, and leaves them
-/// out of `active_users`; linked again, it goes on where it was.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example: sudo musterd unlink acme")]
-pub(crate) struct Unlink {
-    /// The instance
-    #[arg(value_name = "NAME")]
-    name: String,
-}
-
-pub(crate) async fn unlink(args: Unlink, config: PathBuf) -> anyhow::Result<Exit> {
-    let name = InstanceName::parse(&args.name)?;
-    let config = std::path::absolute(config).context("where is the working directory")?;
-    let places = Places::of(&config, &name);
-    if !places.instance.try_exists()? {
-        let settings = config::load(&outside::sources(&config))?;
-        let failure = match settings.instances.contains_key(&name) {
-            true => {
-                Failure::new(format!("`{name}` does not stand in a file of its own")).hint(format!(
-                    "take its section out of `{}`, then reload",
-                    config.display()
-                ))
-            }
-            false => Failure::new(format!("`{name}` does not stand in the configuration")),
-        };
-        return Err(failure.into());
-    }
-    let remove = |path: &Path| {
-        std::fs::remove_file(path).with_context(|| format!("cannot remove `{}`", path.display()))
-    };
-    remove(&places.instance)?;
-    let mut output = Output::stdout();
-    output.text(&format!("{name} is not configured any more\n"))?;
-    for path in secrets_of(&places.secrets, &name)? {
-        remove(&path)?;
-        output.text(&format!("`{}` is removed\n", path.display()))?;
-    }
-    output.flush()?;
-    if !mirror::lock::is_held(&config::mirror_path(&outside::sources(&config))?)? {
-        output.text("no daemon runs: the next one to start leaves it out\n")?;
-        output.flush()?;
-        return Ok(Exit::Done);
-    }
-    let exit = handover::carry_out(&config, Request::Reload, |_line| Ok(())).await?;
-    if exit == Exit::Done {
-        output.text("the daemon has stopped syncing it; its users are `unlinked`\n")?;
-        output.flush()?;
-    }
-    Ok(exit)
-}
-
-/// The files that [`link`] makes for the secrets of an instance, as far as they are there.
-fn secrets_of(folder: &Path, name: &InstanceName) -> anyhow::Result<Vec<PathBuf>> {
-    let suffixes = ["", ".client_secret", ".password", ".refresh_token"];
-    let mut found = Vec::new();
-    for suffix in suffixes {
-        let path = folder.join(format!("{name}{suffix}"));
-        if path.try_exists()? {
-            found.push(path);
-        }
-    }
-    Ok(found)
 }

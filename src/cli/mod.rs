@@ -10,6 +10,7 @@ pub mod exit;
 mod feed;
 mod handover;
 mod holds;
+mod instance_files;
 mod json;
 mod link;
 mod live;
@@ -24,6 +25,7 @@ mod sandbox;
 mod sheet;
 mod status;
 mod sync;
+mod unlink;
 mod user;
 mod verify;
 mod words;
@@ -78,7 +80,7 @@ enum Command {
     Run(run::Args),
     Sync(sync::Args),
     Link(link::Link),
-    Unlink(link::Unlink),
+    Unlink(unlink::Unlink),
     Check(check::Args),
     Status(status::Args),
     Changes(changes::Args),
@@ -103,8 +105,8 @@ impl Command {
             Self::Run(args) => run::run(args, config).await,
             Self::Sync(args) => sync::run(args, config).await,
             // A signal ends it: the terminal is as it was, and what was made is complete.
-            Self::Link(args) => link::link(&args, &config),
-            Self::Unlink(args) => link::unlink(args, config).await,
+            Self::Link(args) => link::link(args, config).await,
+            Self::Unlink(args) => unlink::unlink(args, config).await,
             Self::Check(args) => check::run(args, config).await,
             Self::Relink(args) => relink::relink(args, config).await,
             Self::Rename(args) => relink::rename(args, config).await,

@@ -1,5 +1,6 @@
 //! Who may do what with the files of a mirror, tried by real accounts (promise P12, threats T21 and T23): the daemon's, a
-//! reader's, who is in its group and writes nowhere, and a stranger's. Only root can become them.
+//! reader's, who is in its group and writes nowhere, and a stranger's; and what root makes for the daemon (threat T31). Only root can
+//! become them.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
@@ -12,6 +13,7 @@ use musterd::sandbox::{self, Effect, Fault, RequestKind, Sandbox};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::crash::traced;
 use crate::harness::{BINARY, Ran, Running, TIME_LIMIT};
 
 /// An account: its user and its only group. They need no names.
@@ -245,4 +247,56 @@ fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
     host.assert_reads(STRANGER, false, "while it is stopped");
     let ran = host.run(DAEMON, "musterd", &["verify"]);
     assert_eq!(ran.code, Some(0), "{ran}");
+}
+
+/// Root writes where the daemon's account may put what it likes: nothing of that is followed.
+#[test]
+fn what_root_links_is_the_daemons_and_no_link_leads_it_elsewhere() {
+    if !may_become_others() || !traced::is_possible() {
+        return;
+    }
+    let host = Host::new();
+    let readable = (0, DAEMON.1);
+    host.make(".", 0o750, readable, None);
+    host.make("instances.d", 0o750, readable, None);
+    host.make("secrets", 0o700, DAEMON, None);
+    host.make("roots", 0o600, (0, 0), Some("root's own"));
+    host.make("stdin", 0o600, (0, 0), Some("the-new-secret"));
+    let link = || {
+        let log = host.path("strace.log");
+        let line = format!(
+            "umask 077; exec strace -f -qq -o {log:?} -e trace=?chown,?lchown,fchown,fchownat,?chmod,fchmodat \
+             {:?} link globex https://globex.service-now.com --auth bearer --no-check < {:?}",
+            host.path("musterd"),
+            host.path("stdin")
+        );
+        let ran = host.run((0, 0), "sh", &["-c", &line]);
+        (ran, std::fs::read_to_string(log).unwrap())
+    };
+
+    let secret = host.path("secrets/globex");
+    std::os::unix::fs::symlink(host.path("roots"), &secret).unwrap();
+    let (ran, _) = link();
+    assert_eq!(ran.code, Some(1), "{ran}");
+    let found = host.path("roots").metadata().unwrap();
+    assert_eq!((found.uid(), found.gid(), found.len()), (0, 0, 10));
+    std::fs::remove_file(&secret).unwrap();
+
+    // What was opened is given away, and nothing by its name: that may be a link by then.
+    let (ran, calls) = link();
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(!calls.is_empty());
+    for call in calls.lines() {
+        assert!(call.contains(" fchown("), "{call}");
+    }
+    for (path, mode, owner) in [
+        (secret, 0o600, DAEMON),
+        (host.path("instances.d/globex.toml"), 0o640, readable),
+    ] {
+        let found = path.metadata().unwrap();
+        let has = (found.mode() & 0o777, (found.uid(), found.gid()));
+        assert_eq!(has, (mode, owner), "{}", path.display());
+    }
+    let ran = host.run(DAEMON, "musterd", &["check", "--offline"]);
+    assert!(ran.stdout.contains("2 instances in order"), "{ran}");
 }

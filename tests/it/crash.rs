@@ -20,7 +20,7 @@ mod recording;
 mod scenes;
 mod source;
 mod state;
-mod traced;
+pub(crate) mod traced;
 
 use std::path::{Path, PathBuf};
 

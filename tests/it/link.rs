@@ -1,7 +1,8 @@
 //! `musterd link` and `musterd unlink`, as somebody meets them who has an address and a client's secret.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use musterd::clock::SystemClock;
@@ -9,7 +10,7 @@ use musterd::sandbox::{self, Sandbox};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{BINARY, Home, Ran, Running, TIME_LIMIT, files};
+use crate::harness::{BINARY, Home, Ran, Running, TIME_LIMIT};
 
 /// A configuration without instances, and a simulated instance to link.
 struct Scene {
@@ -55,7 +56,7 @@ impl Scene {
         Running::start(command).finish(TIME_LIMIT)
     }
 
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    fn file(&self, name: &str) -> PathBuf {
         self.home.config_path().with_file_name(name)
     }
 }
@@ -75,12 +76,12 @@ fn an_instance_is_linked_checked_synced_and_taken_out_again() {
     let scene = Scene::new();
     let rules = scene.sandbox.auth();
     let secret = rules.client_secret.clone();
-    let before = files(scene.home.path());
+    let before = tree(scene.home.path());
     let args = ["acme", &scene.url, "--client-id", &rules.client_id];
     let ran = scene.link(&args, &secret);
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(ran.stdout.contains("20 users"), "{ran}");
-    assert!(ran.stdout.contains("systemctl reload musterd"), "{ran}");
+    assert!(ran.stdout.contains("systemctl start musterd"), "{ran}");
     assert!(!format!("{ran}").contains(&secret), "the secret is shown");
     let [instance, kept] = [
         scene.file("instances.d/acme.toml"),
@@ -116,7 +117,7 @@ fn an_instance_is_linked_checked_synced_and_taken_out_again() {
     daemon.terminate();
     assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
 
-    // Without a daemon as well; and linked again it goes on.
+    // Linked again it goes on, without a daemon as well.
     assert_eq!(scene.link(&args, &secret).code, Some(0));
     assert_eq!(scene.home.run(&["sync"]).code, Some(0));
     assert_ne!(
@@ -127,13 +128,106 @@ fn an_instance_is_linked_checked_synced_and_taken_out_again() {
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(ran.stdout.contains("no daemon runs"), "{ran}");
     scene.home.verify();
-    let left = files(scene.home.path());
-    let others = |path: &&std::path::PathBuf| !path.to_string_lossy().contains("mirror.db");
-    assert!(
-        before.keys().eq(left.keys().filter(others)),
-        "{:?}",
-        left.keys()
+    // The folders stay.
+    let mut left = tree(scene.home.path());
+    for folder in ["instances.d", "secrets"] {
+        assert!(left.remove(&scene.file(folder)));
+    }
+    assert_eq!(left, before);
+}
+
+#[test]
+fn a_running_daemon_takes_an_instance_up_and_leaves_it_out() {
+    let scene = Scene::new();
+    let rules = scene.sandbox.auth();
+    let mut daemon = scene.home.start(&["run"]);
+    let mut said = |what: &str| {
+        let line = daemon.wait_for(TIME_LIMIT, |line| line.contains(what));
+        line.unwrap_or_else(|all| panic!("not `{what}`: {all:?}"))
+    };
+    said("\"started\"");
+    let args = ["acme", &scene.url, "--client-id", &rules.client_id];
+    let ran = scene.link(&args, &rules.client_secret);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.stdout.contains("has taken it up"), "{ran}");
+    // The check is answered by the daemon, which knows it.
+    assert!(ran.stdout.contains("20 users"), "{ran}");
+    said("sync finished");
+
+    // What is wrong without the instance would be so for the daemon, too.
+    let before = tree(scene.home.path());
+    let text = std::fs::read_to_string(scene.home.config_path()).unwrap();
+    std::fs::write(scene.home.config_path(), format!("nonsense = 1\n{text}")).unwrap();
+    let ran = scene.home.run(&["unlink", "acme"]);
+    assert_eq!(ran.code, Some(78), "{ran}");
+    std::fs::write(scene.home.config_path(), &text).unwrap();
+    assert_eq!(tree(scene.home.path()), before);
+
+    let ran = scene.home.run(&["unlink", "acme"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(!scene.file("instances.d/acme.toml").exists());
+    // What the daemon refuses it could not start with either: the name is that of another directory in the mirror.
+    let before = tree(scene.home.path());
+    let elsewhere = scene.url.replace("127.0.0.1", "localhost");
+    let ran = scene.link(
+        &["acme", &elsewhere, "--client-id", &rules.client_id],
+        &rules.client_secret,
     );
+    assert_eq!(ran.code, Some(78), "{ran}");
+    assert!(ran.stderr.contains("is taken out again"), "{ran}");
+    assert_eq!(tree(scene.home.path()), before);
+
+    daemon.terminate();
+    let ran = daemon.finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(0), "{ran}");
+}
+
+#[test]
+fn secrets_that_are_not_of_an_instance_alone_stay() {
+    let scene = Scene::new();
+    let link = |name: &str, url: &str| {
+        let ran = scene.link(
+            &[name, url, "--auth", "bearer", "--no-check"],
+            "token-of-it\n",
+        );
+        assert_eq!(ran.code, Some(0), "{ran}");
+    };
+    let other = "https://b.service-now.com";
+    let unlink = |name: &str| assert_eq!(scene.home.run(&["unlink", name]).code, Some(0));
+    // A name that begins another's is not the other's.
+    link("acme", &scene.url);
+    link("acme_b", other);
+    unlink("acme");
+    assert!(!scene.file("secrets/acme").exists() && scene.file("secrets/acme_b").exists());
+
+    // One that another instance uses as well.
+    link("acme", &scene.url);
+    let file = scene.file("instances.d/acme_b.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("secrets/acme_b", "secrets/acme")).unwrap();
+    unlink("acme");
+    assert!(scene.file("secrets/acme").exists());
+
+    // And those of a file that was written by hand.
+    std::fs::write(&file, text.split_once('\n').unwrap().1).unwrap();
+    unlink("acme_b");
+    assert!(scene.file("secrets/acme_b").exists());
+}
+
+/// All files and folders but the mirror's.
+fn tree(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::new();
+    for entry in folder.read_dir().unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("mirror.db") {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(tree(&entry.path()));
+        }
+        all.insert(entry.path());
+    }
+    all
 }
 
 #[test]
@@ -141,7 +235,7 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
     let scene = Scene::new();
     let rules = scene.sandbox.auth();
     let id = ["--client-id", "some-id"];
-    let before = files(scene.home.path());
+    let before = tree(scene.home.path());
     for (args, stdin, said) in [
         // Not an address that an instance can have.
         (
@@ -185,7 +279,7 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
         let ran = scene.link(&args, stdin);
         assert_ne!(ran.code, Some(0), "{args:?}: {ran}");
         assert!(ran.stderr.contains(said), "{args:?}: {ran}");
-        assert_eq!(files(scene.home.path()), before, "{args:?}");
+        assert_eq!(tree(scene.home.path()), before, "{args:?}");
     }
 
     // One that does not answer is linked, and says so.
@@ -201,10 +295,10 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
     assert_eq!(kept, "not the secret");
     // Another name with the same account is no other instance.
     let twin = ["globex", &scene.url, "--client-id", &rules.client_id];
-    let before = files(scene.home.path());
+    let before = tree(scene.home.path());
     let ran = scene.link(&twin, "not the secret\n");
     assert_eq!(ran.code, Some(78), "{ran}");
-    assert_eq!(files(scene.home.path()), before);
+    assert_eq!(tree(scene.home.path()), before);
 
     for (name, said) in [("globex", "does not stand"), ("../etc", "at most 40")] {
         let ran = scene.home.run(&["unlink", name]);

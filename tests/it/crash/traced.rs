@@ -84,7 +84,7 @@ pub(super) struct Hit {
 
 /// Whether there is a `strace` that may trace. Where there is none the reason is printed, and the calling
 /// test has nothing to do; `MUSTERD_REQUIRE_STRACE=1` makes that a failure.
-pub(super) fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     let reason = REASON.get_or_init(|| {
         let tried = Command::new("strace")
