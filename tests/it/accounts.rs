@@ -6,14 +6,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
-use musterd::clock::SystemClock;
-use musterd::sandbox::{self, Effect, Fault, RequestKind, Sandbox};
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
+use musterd::sandbox::{Effect, Fault, RequestKind};
 
 use crate::crash::traced;
+use crate::harness::served::Served;
 use crate::harness::{BINARY, Ran, Running, TIME_LIMIT};
 
 /// An account: its user and its only group. They need no names.
@@ -28,32 +25,17 @@ const USERS: usize = 24;
 /// The folders of an installation, and the instance that is mirrored.
 struct Host {
     folder: tempfile::TempDir,
-    sandbox: Sandbox,
-    end: CancellationToken,
-    _runtime: Runtime,
+    served: Served,
 }
 
 impl Host {
     fn new() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let options = sandbox::Options {
-            users: USERS,
-            ..sandbox::Options::default()
-        };
-        let sandbox = Sandbox::new(options, Arc::new(SystemClock));
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let end = CancellationToken::new();
-        runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
         let host = Self {
             folder: tempfile::tempdir().unwrap(),
-            sandbox,
-            end,
-            _runtime: runtime,
+            served: Served::of(USERS),
         };
-        let rules = host.sandbox.auth();
+        let rules = host.served.sandbox.auth();
+        let url = &host.served.url;
         let text = format!(
             "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
              page_size = 2\nrate = {{ per_second = 1000, burst = 1000 }}\n\
@@ -146,12 +128,6 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.end.cancel();
-    }
-}
-
 /// Whether this process may become others; where not, the reason is printed, and `MUSTERD_REQUIRE_ROOT=1` makes that a failure.
 fn may_become_others() -> bool {
     let own = Path::new("/proc/self").metadata().unwrap().uid();
@@ -174,7 +150,7 @@ fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
     host.assert_reads(STRANGER, false, "while it runs");
 
     // While a full sync is under way, with its stage beside the mirror.
-    host.sandbox.add_fault(
+    host.served.sandbox.add_fault(
         Fault::new(Effect::Slow { ms: 300 })
             .named("slow")
             .on(&[RequestKind::List]),
@@ -220,7 +196,7 @@ fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
     );
     assert_eq!(ran.code, Some(0), "{ran}");
     assert_eq!(log(), before);
-    host.sandbox.remove_fault("slow");
+    host.served.sandbox.remove_fault("slow");
     let ran = sync.finish(TIME_LIMIT);
     assert_eq!(ran.code, Some(0), "{ran}");
 

@@ -1,30 +1,14 @@
 //! `musterd backup` while the daemon runs, and `musterd restore` as its operator meets them.
 
-use std::sync::Arc;
-
-use musterd::clock::SystemClock;
-use musterd::sandbox::{self, Sandbox};
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
-
+use crate::harness::served::Served;
 use crate::harness::{Home, TIME_LIMIT};
 
 #[test]
 fn a_backup_of_a_running_daemon_is_put_back_and_followers_are_told() {
-    let runtime = Runtime::new().unwrap();
-    let options = sandbox::Options {
-        users: 30,
-        ..sandbox::Options::default()
-    };
-    let sandbox = Sandbox::new(options, Arc::new(SystemClock));
-    let listener = runtime
-        .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
-        .unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let end = CancellationToken::new();
-    runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+    let served = Served::of(30);
+    let url = &served.url;
     let home = Home::new(&[]);
-    let rules = sandbox.auth();
+    let rules = served.sandbox.auth();
     let text = format!(
         "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
          rate = {{ per_second = 1000, burst = 1000 }}\n\
@@ -51,8 +35,8 @@ fn a_backup_of_a_running_daemon_is_put_back_and_followers_are_told() {
     let said = run(&["backup", file], 1);
     assert!(said.contains("already"), "{said}");
     // One leaves, and is known to have left.
-    let left = sandbox.ids()[0].clone();
-    sandbox.delete(&left);
+    let left = served.sandbox.ids()[0].clone();
+    served.sandbox.delete(&left);
     run(&["sync", "--mode", "full"], 0);
     let living = "SELECT count(*) FROM active_users";
     let active = home.one::<i64>(living);
@@ -75,5 +59,4 @@ fn a_backup_of_a_running_daemon_is_put_back_and_followers_are_told() {
     let modes = home.list("SELECT mode || ' ' || outcome FROM syncs ORDER BY id DESC LIMIT 1");
     assert_eq!(modes, ["full succeeded"]);
     home.verify();
-    end.cancel();
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod http;
 pub(crate) mod python;
+pub(crate) mod served;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -307,18 +308,29 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a program with its output read line by line, so that it never blocks on a full pipe.
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    /// Starts a program that writes its results on a terminal.
+    pub(crate) fn start_on(command: Command, terminal: std::fs::File) -> Self {
+        Self::start_with(command, terminal.into())
+    }
+
+    fn start_with(mut command: Command, stdout: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("`{command:?}` does not start: {error}"));
         let (sender, lines) = channel();
-        let out = child.stdout.take().expect("stdout is piped");
+        let out = child.stdout.take();
         let err = child.stderr.take().expect("stderr is piped");
         let to_out = sender.clone();
-        std::thread::spawn(move || each_line(out, |line| to_out.send(Line::Out(line)).is_ok()));
+        if let Some(out) = out {
+            std::thread::spawn(move || each_line(out, |line| to_out.send(Line::Out(line)).is_ok()));
+        }
         std::thread::spawn(move || each_line(err, |line| sender.send(Line::Err(line)).is_ok()));
         Self {
             child,
@@ -374,9 +386,17 @@ impl Running {
     /// When it has ended by itself.
     #[track_caller]
     pub(crate) fn is_alive(&mut self) {
-        let now = Instant::now();
+        self.listen(Instant::now());
+    }
+
+    /// Takes what it says until then.
+    ///
+    /// # Panics
+    /// When it ends by itself.
+    #[track_caller]
+    pub(crate) fn listen(&mut self, until: Instant) {
         loop {
-            match self.next_line(now) {
+            match self.next_line(until) {
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("it ended by itself: {}", self.ran),
                 Err(_) => return,
@@ -386,16 +406,23 @@ impl Running {
 
     /// Its command line and its environment, as other accounts may read them.
     pub(crate) fn shown_by_the_system(&self) -> String {
-        let read = |name| std::fs::read(format!("/proc/{}/{name}", self.child.id())).unwrap();
+        let read = |name| std::fs::read(self.proc(name)).unwrap();
         ["cmdline", "environ"]
             .map(|name| String::from_utf8_lossy(&read(name)).into_owned())
             .join("\n")
     }
 
+    /// What the system tells of it, in these files of its own below `/proc`.
+    pub(crate) fn proc(&self, name: &str) -> PathBuf {
+        Path::new("/proc")
+            .join(self.child.id().to_string())
+            .join(name)
+    }
+
     /// Halts it where it is, every thread of it, until [`Running::resume`]: signals wait meanwhile.
     pub(crate) fn pause(&self) {
         self.signal("STOP");
-        let threads = format!("/proc/{}/task", self.child.id());
+        let threads = self.proc("task");
         // Behind the name in parentheses comes the state; `T` is stopped.
         let is_halted = |stat: String| stat.rsplit(')').next().is_some_and(|s| s.starts_with(" T"));
         let are_halted = || {

@@ -3,44 +3,21 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use musterd::clock::SystemClock;
-use musterd::sandbox::{self, Sandbox};
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
-
+use crate::harness::served::Served;
 use crate::harness::{BINARY, Home, Ran, Running, TIME_LIMIT};
 
 /// A configuration without instances, and a simulated instance to link.
 struct Scene {
     home: Home,
-    sandbox: Sandbox,
-    url: String,
-    end: CancellationToken,
-    _runtime: Runtime,
+    served: Served,
 }
 
 impl Scene {
     fn new() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let options = sandbox::Options {
-            users: 20,
-            ..sandbox::Options::default()
-        };
-        let sandbox = Sandbox::new(options, Arc::new(SystemClock));
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let end = CancellationToken::new();
-        runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
         Self {
             home: Home::new(&[]),
-            sandbox,
-            url,
-            end,
-            _runtime: runtime,
+            served: Served::of(20),
         }
     }
 
@@ -61,12 +38,6 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.end.cancel();
-    }
-}
-
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
 }
@@ -74,10 +45,10 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn an_instance_is_linked_checked_synced_and_taken_out_again() {
     let scene = Scene::new();
-    let rules = scene.sandbox.auth();
+    let rules = scene.served.sandbox.auth();
     let secret = rules.client_secret.clone();
     let before = tree(scene.home.path());
-    let args = ["acme", &scene.url, "--client-id", &rules.client_id];
+    let args = ["acme", &scene.served.url, "--client-id", &rules.client_id];
     let ran = scene.link(&args, &secret);
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(ran.stdout.contains("20 users"), "{ran}");
@@ -139,14 +110,14 @@ fn an_instance_is_linked_checked_synced_and_taken_out_again() {
 #[test]
 fn a_running_daemon_takes_an_instance_up_and_leaves_it_out() {
     let scene = Scene::new();
-    let rules = scene.sandbox.auth();
+    let rules = scene.served.sandbox.auth();
     let mut daemon = scene.home.start(&["run"]);
     let mut said = |what: &str| {
         let line = daemon.wait_for(TIME_LIMIT, |line| line.contains(what));
         line.unwrap_or_else(|all| panic!("not `{what}`: {all:?}"))
     };
     said("\"started\"");
-    let args = ["acme", &scene.url, "--client-id", &rules.client_id];
+    let args = ["acme", &scene.served.url, "--client-id", &rules.client_id];
     let ran = scene.link(&args, &rules.client_secret);
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(ran.stdout.contains("has taken it up"), "{ran}");
@@ -168,7 +139,7 @@ fn a_running_daemon_takes_an_instance_up_and_leaves_it_out() {
     assert!(!scene.file("instances.d/acme.toml").exists());
     // What the daemon refuses it could not start with either: the name is that of another directory in the mirror.
     let before = tree(scene.home.path());
-    let elsewhere = scene.url.replace("127.0.0.1", "localhost");
+    let elsewhere = scene.served.url.replace("127.0.0.1", "localhost");
     let ran = scene.link(
         &["acme", &elsewhere, "--client-id", &rules.client_id],
         &rules.client_secret,
@@ -195,13 +166,13 @@ fn secrets_that_are_not_of_an_instance_alone_stay() {
     let other = "https://b.service-now.com";
     let unlink = |name: &str| assert_eq!(scene.home.run(&["unlink", name]).code, Some(0));
     // A name that begins another's is not the other's.
-    link("acme", &scene.url);
+    link("acme", &scene.served.url);
     link("acme_b", other);
     unlink("acme");
     assert!(!scene.file("secrets/acme").exists() && scene.file("secrets/acme_b").exists());
 
     // One that another instance uses as well.
-    link("acme", &scene.url);
+    link("acme", &scene.served.url);
     let file = scene.file("instances.d/acme_b.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("secrets/acme_b", "secrets/acme")).unwrap();
@@ -233,7 +204,7 @@ fn tree(folder: &Path) -> BTreeSet<PathBuf> {
 #[test]
 fn what_cannot_be_linked_leaves_nothing_behind() {
     let scene = Scene::new();
-    let rules = scene.sandbox.auth();
+    let rules = scene.served.sandbox.auth();
     let id = ["--client-id", "some-id"];
     let before = tree(scene.home.path());
     for (args, stdin, said) in [
@@ -244,26 +215,30 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
             "https",
         ),
         (
-            [&["Acme", &scene.url][..], &id].concat(),
+            [&["Acme", &scene.served.url][..], &id].concat(),
             "secret\n",
             "at most 40",
         ),
-        (vec!["acme", &scene.url], "secret\n", "--client-id"),
+        (vec!["acme", &scene.served.url], "secret\n", "--client-id"),
         (
-            [&["acme", &scene.url][..], &id].concat(),
+            [&["acme", &scene.served.url][..], &id].concat(),
             "",
             "client_secret",
         ),
-        ([&["acme", &scene.url][..], &id].concat(), "\n", "empty"),
         (
-            [&["acme", &scene.url][..], &id].concat(),
+            [&["acme", &scene.served.url][..], &id].concat(),
+            "\n",
+            "empty",
+        ),
+        (
+            [&["acme", &scene.served.url][..], &id].concat(),
             "one\ntwo\n",
             "more lines",
         ),
         (
             vec![
                 "acme",
-                &scene.url,
+                &scene.served.url,
                 "--auth",
                 "password",
                 "--client-id",
@@ -274,7 +249,11 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
             "one\n",
             "password",
         ),
-        (vec!["acme", &scene.url, "--auth", "magic"], "", "magic"),
+        (
+            vec!["acme", &scene.served.url, "--auth", "magic"],
+            "",
+            "magic",
+        ),
     ] {
         let ran = scene.link(&args, stdin);
         assert_ne!(ran.code, Some(0), "{args:?}: {ran}");
@@ -283,7 +262,7 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
     }
 
     // One that does not answer is linked, and says so.
-    let args = ["acme", &scene.url, "--client-id", &rules.client_id];
+    let args = ["acme", &scene.served.url, "--client-id", &rules.client_id];
     let ran = scene.link(&args, "not the secret\n");
     assert_eq!(ran.code, Some(1), "{ran}");
     assert!(ran.stderr.contains("musterd unlink acme"), "{ran}");
@@ -294,7 +273,7 @@ fn what_cannot_be_linked_leaves_nothing_behind() {
     let kept = std::fs::read_to_string(scene.file("secrets/acme")).unwrap();
     assert_eq!(kept, "not the secret");
     // Another name with the same account is no other instance.
-    let twin = ["globex", &scene.url, "--client-id", &rules.client_id];
+    let twin = ["globex", &scene.served.url, "--client-id", &rules.client_id];
     let before = tree(scene.home.path());
     let ran = scene.link(&twin, "not the secret\n");
     assert_eq!(ran.code, Some(78), "{ran}");
@@ -329,7 +308,7 @@ fn each_type_of_authentication_is_written_as_it_is_read() {
         let all = [
             &[
                 &*name,
-                &scene.url,
+                &scene.served.url,
                 "--auth",
                 auth,
                 "--no-check",

@@ -3,13 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use musterd::clock::SystemClock;
-use musterd::sandbox::{self, Effect, Fault, RequestKind, Sandbox, Values};
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
+use musterd::sandbox::{Effect, Fault, RequestKind, Values};
 
+use crate::harness::served::Served;
 use crate::harness::{Home, Running, TIME_LIMIT};
 
 const README: &str = include_str!("../../README.md");
@@ -45,28 +42,32 @@ const CLASSES: &[(&str, Provoke)] = &[
     }),
     ("Some users are out of sight, or really left.", |scene| {
         // Two are not listed, and still there: but who is asked for is another.
-        let ids = scene.sandbox.ids();
+        let ids = scene.served.sandbox.ids();
         for id in &ids[3..5] {
-            scene.sandbox.delete(id);
+            scene.served.sandbox.delete(id);
         }
         let another = Fault::new(Effect::AnotherUser).named("another");
-        scene.sandbox.add_fault(another);
+        scene.served.sandbox.add_fault(another);
         scene.run(&["sync", "--mode", "full"], 0);
-        scene.sandbox.remove_fault("another");
+        scene.served.sandbox.remove_fault("another");
         scene.fault(Effect::RowsHidden { share: 0.15 });
         scene.run(&["sync", "--mode", "full"], 3);
         scene.run(&["status"], 3);
     }),
     ("Many turn inactive at once.", |scene| {
-        let ids = scene.sandbox.ids();
+        let ids = scene.served.sandbox.ids();
         let mut left = 12;
         for id in ids {
             let is_active = scene
+                .served
                 .sandbox
                 .user_json(&id)
                 .is_some_and(|user| user.contains(r#""active":true"#));
             if is_active && left > 0 {
-                scene.sandbox.update(&id, &Values::new().active(false));
+                scene
+                    .served
+                    .sandbox
+                    .update(&id, &Values::new().active(false));
                 left -= 1;
             }
         }
@@ -90,25 +91,25 @@ const CLASSES: &[(&str, Provoke)] = &[
         },
     ),
     ("Single records cannot be read.", |scene| {
-        let id = scene.sandbox.ids().swap_remove(7);
+        let id = scene.served.sandbox.ids().swap_remove(7);
         let raw = format!(r#"{{"id":"{id}","active":"perhaps"}}"#);
-        scene.sandbox.show_raw(&id, Some(raw.into_bytes()));
+        scene.served.sandbox.show_raw(&id, Some(raw.into_bytes()));
         scene.run(&["sync", "--mode", "full"], 0);
         scene.run(&["status"], 0);
-        scene.sandbox.show_raw(&id, None);
+        scene.served.sandbox.show_raw(&id, None);
         scene.run(&["sync", "--mode", "full"], 0);
         assert_eq!(scene.home.one::<i64>("SELECT count(*) FROM rejects"), 0);
     }),
     (
         "A login, maintenance or hibernation page, a redirect, an error in place of JSON.",
         |scene| {
-            scene.sandbox.add_fault(
+            scene.served.sandbox.add_fault(
                 Fault::new(Effect::HtmlPage)
                     .named("page")
                     .on(&[RequestKind::List]),
             );
             scene.run(&["sync", "--mode", "full"], 1);
-            scene.sandbox.remove_fault("page");
+            scene.served.sandbox.remove_fault("page");
             scene.run(&["sync", "--mode", "full"], 0);
         },
     ),
@@ -142,6 +143,7 @@ const CLASSES: &[(&str, Provoke)] = &[
     }),
     ("It is slow, hangs, or drops connections.", |scene| {
         scene
+            .served
             .sandbox
             .add_fault(Fault::new(Effect::Slow { ms: 60_000 }).on(&[RequestKind::List]));
         scene.run(&["sync"], 1);
@@ -195,7 +197,7 @@ fn says(title: &str, quoted: &[&str], provoke: Provoke) {
             scene.said
         );
     }
-    let fired = scene.sandbox.fired();
+    let fired = scene.served.sandbox.fired();
     assert!(
         fired.iter().all(|fault| fault.times > 0),
         "{title}: {fired:?}"
@@ -250,39 +252,21 @@ fn section() -> Vec<(&'static str, Vec<&'static str>)> {
 
 /// A simulated instance of sixty users, mirrored once before anything is wrong with it.
 struct Scene {
-    sandbox: Sandbox,
+    served: Served,
     home: Home,
     said: String,
-    end: CancellationToken,
-    _runtime: Runtime,
 }
 
 impl Scene {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let options = sandbox::Options {
-            users: 60,
-            ..sandbox::Options::default()
-        };
-        let sandbox = Sandbox::new(options, Arc::new(SystemClock));
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let end = CancellationToken::new();
-        runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+        let served = Served::of(60);
+        let url = served.url.clone();
         let mut scene = Self {
             home: Home::new(&[]),
-            sandbox,
+            served,
             said: String::new(),
-            end,
-            _runtime: runtime,
         };
-        let rules = scene.sandbox.auth();
+        let rules = scene.served.sandbox.auth();
         let text = format!(
             "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
              timeout = \"5s\"\npage_size = 2\nrate = {{ per_second = 1000, burst = 1000 }}\nretry = {{ attempts = 2, max_wait = \"2s\" }}\n\
@@ -298,7 +282,7 @@ impl Scene {
     }
 
     fn fault(&self, effect: Effect) {
-        self.sandbox.add_fault(Fault::new(effect));
+        self.served.sandbox.add_fault(Fault::new(effect));
     }
 
     /// A daemon that has started.
@@ -322,11 +306,5 @@ impl Scene {
         let ran = self.home.run(args);
         assert_eq!(ran.code, Some(code), "{args:?}: {ran}");
         write!(self.said, "{}{}", ran.stdout, ran.stderr).unwrap();
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.end.cancel();
     }
 }

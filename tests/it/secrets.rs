@@ -3,15 +3,12 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use musterd::clock::SystemClock;
-use musterd::sandbox::{self, Effect, Fault, RequestKind, Sandbox};
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
+use musterd::sandbox::{Effect, Fault, RequestKind};
 
+use crate::harness::served::Served;
 use crate::harness::{BINARY, Home, Running, TIME_LIMIT, files};
 use crate::login::{Login, login};
 
@@ -28,35 +25,23 @@ const LEVEL: &str = "trace,musterd=trace,hyper=trace,hyper_util=trace,reqwest=tr
 
 #[test]
 fn no_secret_is_written_or_shown_at_any_level() {
-    let runtime = Runtime::new().unwrap();
-    let end = CancellationToken::new();
     let home = Home::new(&[]);
     let mut secrets = Vec::new();
     let mut text = format!(
         "[mirror]\npath = {:?}\n[log]\nlevel = {LEVEL:?}\nformat = \"text\"\n",
         home.mirror_path()
     );
-    let mut sandboxes = Vec::new();
+    let mut instances = Vec::new();
     for (place, way) in LOGINS.into_iter().enumerate() {
-        let sandbox = Sandbox::new(
-            sandbox::Options {
-                users: 12,
-                ..sandbox::Options::default()
-            },
-            Arc::new(SystemClock),
-        );
+        let served = Served::of(12);
+        let (sandbox, url) = (&served.sandbox, &served.url);
         sandbox.set_auth(|rules| {
             rules.client_secret = format!("canary-of-client-{place}");
             rules.password = format!("canary-of-account-{place}");
             rules.rotate_refresh = true;
         });
         let rules = sandbox.auth();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
-        let auth = login(way, &rules, &sandbox);
+        let auth = login(way, &rules, sandbox);
         let tables = format!(
             "[instances.i{place}]\nurl = {url:?}\ntimeout = \"5s\"\nrate = {{ per_second = 1000, burst = 1000 }}\n\
              retry = {{ attempts = 2, max_wait = \"2s\" }}\n[instances.i{place}.auth]\n"
@@ -77,7 +62,7 @@ fn no_secret_is_written_or_shown_at_any_level() {
         }
         let basic = format!("{}:{}", rules.username, rules.password);
         secrets.push(STANDARD.encode(basic));
-        sandboxes.push(sandbox);
+        instances.push(served);
     }
     std::fs::write(home.config_path(), text).unwrap();
 
@@ -111,9 +96,9 @@ fn no_secret_is_written_or_shown_at_any_level() {
             .to_owned(),
     );
     // The access tokens in use.
-    secrets.extend(sandboxes.iter().map(Sandbox::issue_token));
+    secrets.extend(instances.iter().map(|served| served.sandbox.issue_token()));
     // What goes wrong is told with what the instance said, which may be what it was sent.
-    for sandbox in &sandboxes {
+    for Served { sandbox, .. } in &instances {
         sandbox.add_fault(
             Fault::new(Effect::BrokenJson { share: 0.5 })
                 .named("broken")
@@ -121,7 +106,7 @@ fn no_secret_is_written_or_shown_at_any_level() {
         );
     }
     run(&["sync", "--mode", "full"], 1);
-    for sandbox in &sandboxes {
+    for Served { sandbox, .. } in &instances {
         sandbox.remove_fault("broken");
         sandbox.add_fault(Fault::new(Effect::LoginRefused));
         sandbox.end_token();
@@ -149,14 +134,13 @@ fn no_secret_is_written_or_shown_at_any_level() {
         let ran = home.run(args);
         said.push((args.join(" "), ran.stdout + &ran.stderr));
     }
-    end.cancel();
 
     assert!(secrets.len() > 15, "{}", secrets.len());
     assert!(secrets.iter().all(|secret| secret.len() > 8));
     let log = said.iter().find(|(what, _)| what == "run").unwrap();
     assert!(log.1.contains("TRACE"), "nothing was traced");
     // What may be shown is found in the same way.
-    let client_id = sandboxes[0].auth().client_id;
+    let client_id = instances[0].sandbox.auth().client_id;
     assert!(said.iter().any(|(_, text)| text.contains(&client_id)));
     for (what, text) in &said {
         for (place, secret) in secrets.iter().enumerate() {
@@ -179,19 +163,8 @@ fn no_secret_is_written_or_shown_at_any_level() {
 
 #[test]
 fn a_proxy_of_the_environment_is_not_used() {
-    let runtime = Runtime::new().unwrap();
-    let end = CancellationToken::new();
-    let sandbox = Sandbox::new(
-        sandbox::Options {
-            users: 3,
-            ..sandbox::Options::default()
-        },
-        Arc::new(SystemClock),
-    );
-    let bind = || tokio::net::TcpListener::bind(("127.0.0.1", 0));
-    let listener = runtime.block_on(bind()).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    runtime.spawn(sandbox::serve(listener, sandbox.clone(), end.clone()));
+    let served = Served::of(3);
+    let (sandbox, url) = (&served.sandbox, &served.url);
     let proxy = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     proxy.set_nonblocking(true).unwrap();
     let address = format!("http://{}", proxy.local_addr().unwrap());
@@ -200,7 +173,7 @@ fn a_proxy_of_the_environment_is_not_used() {
         "[mirror]\npath = {:?}\n[instances.acme]\nurl = {url:?}\nrate = {{ per_second = 1000, burst = 1000 }}\n\
          [instances.acme.auth]\n{}",
         home.mirror_path(),
-        login(Login::ClientCredentials, &sandbox.auth(), &sandbox)
+        login(Login::ClientCredentials, &sandbox.auth(), sandbox)
     );
     std::fs::write(home.config_path(), text).unwrap();
     let mut command = home.command(BINARY);
@@ -215,7 +188,6 @@ fn a_proxy_of_the_environment_is_not_used() {
     assert_eq!(ran.code, Some(0), "{ran}");
     let nobody = proxy.accept().unwrap_err();
     assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
-    end.cancel();
 }
 
 /// Those of the test, and where a rotated refresh token is kept.
