@@ -126,6 +126,43 @@ fn render(found: &Value) -> String {
         };
         line("clock", &says);
     }
+    if let Some(asked) = found["page"]["asked"].as_u64() {
+        let page = |key: &str| found["page"][key].as_u64().unwrap_or_default();
+        let seconds = found["page"]["seconds"].as_f64().unwrap_or_default();
+        let (rows, total) = (page("rows"), page("total"));
+        let says = match rows >= asked.min(total) {
+            true => format!("whole, {rows} users in {seconds:.1} s"),
+            false => format!(
+                "{rows} users where {asked} were asked for, in {seconds:.1} s: set `page_size` to what it gives"
+            ),
+        };
+        line("pages", &says);
+    }
+    if let Some(seconds) = found["full_sync"]["seconds"].as_f64() {
+        let requests = words::count(found["full_sync"]["requests"].as_u64().unwrap_or(1), "page");
+        let span = words::span(seconds.ceil() as i64);
+        line(
+            "a full sync",
+            &format!("{requests}, at least {span} at this pace"),
+        );
+    }
+    if let Some(limit) = found["told_per_hour"].as_u64() {
+        let limit = words::count(limit, "request");
+        line(
+            "its rate limit",
+            &format!("tighter than `rate`: {limit} an hour are kept to"),
+        );
+    }
+    for (name, counts) in found["visible"].as_object().into_iter().flatten() {
+        let count = |key: &str| counts[key].as_u64().unwrap_or_default();
+        let says = match (count("seen"), count("of")) {
+            (0, of) => format!(
+                "not shown for any of {of} users: nobody has one, or the account may not read it"
+            ),
+            (seen, of) => format!("shown, for {seen} of {of} users"),
+        };
+        line(&Foreign(name).to_string(), &says);
+    }
     let capabilities = &found["capabilities"];
     for (name, what, otherwise) in [
         ("id_after", "filter by id", "pages go by startIndex"),

@@ -221,6 +221,12 @@ impl Client {
         }
     }
 
+    /// The requests an hour that are kept to because the instance told a tighter limit than ours.
+    #[must_use]
+    pub fn told_per_hour(&self) -> Option<u32> {
+        self.pace.told_per_hour().map(std::num::NonZeroU32::get)
+    }
+
     /// Until when the instance asked to be left alone; kept across restarts by the caller.
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {

@@ -206,6 +206,15 @@ impl Pace {
         self.turn.notify_waiters();
     }
 
+    /// The hourly limit that is kept because the instance told it; `None` while ours is the tighter one.
+    #[must_use]
+    pub fn told_per_hour(&self) -> Option<NonZeroU32> {
+        let now = Instant::now();
+        let state = self.lock();
+        let told = state.told.as_ref().filter(|told| told.until > now)?;
+        Some(told.limit)
+    }
+
     /// What our own limits come to in an hour.
     fn own_per_hour(&self) -> u64 {
         let by_second = u64::from(self.options.per_second.get()) * 3600;
