@@ -110,7 +110,7 @@ impl Command {
             Self::Check(args) => check::run(args, config).await,
             Self::Relink(args) => relink::relink(args, config).await,
             Self::Rename(args) => relink::rename(args, config).await,
-            Self::Status(args) => interruptible(async move { status::run(&args, &config) }).await,
+            Self::Status(args) => interruptible(status::run(args, config)).await,
             Self::Changes(args) => interruptible(changes::run(args, config)).await,
             Self::User(args) => interruptible(async move { user::run(&args, &config) }).await,
             Self::Holds(args) => holds::run(args, config).await,

@@ -1,18 +1,21 @@
 //! `musterd status`: how fresh and how well each instance is.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use console::Term;
 use jiff::Timestamp;
+use tokio::time::MissedTickBehavior;
 
-use super::exit::Exit;
+use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::reading::Reading;
 use super::words;
 use crate::clock::{Clock as _, SystemClock};
-use crate::mirror::read::Health;
+use crate::mirror::LONG_LOG_BYTES;
+use crate::mirror::read::{Health, wal_bytes};
 use crate::model::Foreign;
 
 /// Each instance: state, last success, users, holds, rejects
@@ -21,17 +24,79 @@ use crate::model::Foreign;
 /// last success longer ago than --max-age; also if no instance is linked at all. One that was
 /// taken out of the configuration (`unlinked`) is shown and not judged.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: musterd status --max-age 15m")]
+#[command(after_help = "\
+Examples:
+  musterd status --max-age 15m
+  musterd status --watch")]
 pub(crate) struct Args {
     /// How old the last success of an instance may be, like `90s`, `15m` or `2h`
     #[arg(long, value_name = "DURATION", value_parser = words::parse_duration)]
     max_age: Option<Duration>,
 
+    /// Show it anew every two seconds, on a terminal, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+
     #[command(flatten)]
     reading: Reading,
 }
 
-pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
+pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
+    match args.watch {
+        true => watch(&args, &config).await,
+        false => once(&args, &config),
+    }
+}
+
+/// How often `--watch` looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Shows one look over the other, until a signal ends it.
+async fn watch(args: &Args, config: &Path) -> anyhow::Result<Exit> {
+    let screen = Term::stdout();
+    if !screen.is_term() {
+        return Err(
+            Failure::new("`--watch` shows on a terminal, and this is none")
+                .hint("`musterd status --json` is for programs")
+                .into(),
+        );
+    }
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        let now = SystemClock.now();
+        let shown = match look_at(args, config, now) {
+            Ok(text) => text,
+            // A daemon that is replaced, or a mirror that is restored, is there again.
+            Err(error) => format!("{error:#}\n"),
+        };
+        screen.clear_screen()?;
+        let mut out = Output::stdout();
+        out.text(&format!("{shown}\n{now:.0}, every 2 s; Ctrl-C ends it\n"))?;
+        out.flush()?;
+    }
+}
+
+fn look_at(args: &Args, config: &Path, now: Timestamp) -> anyhow::Result<String> {
+    let rows = args.reading.open(config)?.health(now)?;
+    let mut text = render(&rows, now, args.max_age);
+    text.push_str(&of_the_log(wal_bytes(&args.reading.path(config)?)));
+    Ok(text)
+}
+
+/// A line on a write-ahead log that grows, if it does.
+fn of_the_log(wal_bytes: u64) -> String {
+    if wal_bytes <= LONG_LOG_BYTES {
+        return String::new();
+    }
+    format!(
+        "\nthe mirror's write-ahead log is {} MiB long: a reader keeps a transaction open, or no daemon moves it into the file\n",
+        wal_bytes >> 20
+    )
+}
+
+fn once(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let now = SystemClock.now();
     let rows = args.reading.open(config)?.health(now)?;
     let mut out = Output::stdout();
@@ -41,6 +106,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
         }
     } else {
         out.text(&render(&rows, now, args.max_age))?;
+        out.text(&of_the_log(wal_bytes(&args.reading.path(config)?)))?;
     }
     out.flush()?;
     Ok(verdict(&rows, now, args.max_age))

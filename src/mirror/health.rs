@@ -1,9 +1,12 @@
 //! How the instances are: what `musterd status`, the daemon's status line and its metrics show.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use super::column::{json, time};
 use super::error::Error;
+use super::file::companion;
 use super::holds::ANOTHER_DIRECTORY;
 use super::read::Reader;
 use super::{Mirror, length};
@@ -88,6 +91,14 @@ impl Mirror {
         })
         .await
     }
+}
+
+/// How long the write-ahead log of a mirror is; 0 where there is none.
+#[must_use]
+pub fn wal_bytes(path: &Path) -> u64 {
+    companion(path, "-wal")
+        .metadata()
+        .map_or(0, |found| found.len())
 }
 
 impl Reader {

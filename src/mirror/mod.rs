@@ -311,7 +311,7 @@ impl Shared {
 
 /// A log that is longer is moved. To this length, the `journal_size_limit`, SQLite cuts one that was moved and is written from its
 /// start again.
-const LONG_LOG_BYTES: u64 = 64 << 20;
+pub const LONG_LOG_BYTES: u64 = 64 << 20;
 
 /// Moves the log into the file, as far as readers let it, while others write.
 fn move_log(conn: &Connection) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use super::{connect, file, migrate};
 use crate::model::{Capabilities, InstanceName, ResourceType};
 
 pub use super::feed::{ChangeQuery, ChangeRow, Feed};
-pub use super::health::{FileSizes, Health, HeldCount};
+pub use super::health::{FileSizes, Health, HeldCount, wal_bytes};
 pub use super::holds::{HeldRow, HeldUsers, HoldRow, InTheWay, SourceChange};
 pub use super::instances::Pin;
 pub use super::users::UserRow;

@@ -3,10 +3,12 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::filled::{Filled, person};
-use crate::harness::{Home, Running, TIME_LIMIT};
+use crate::harness::{BINARY, Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
 const COMMANDS: [&str; 18] = [
@@ -285,6 +287,47 @@ fn names_from_an_instance_steer_no_terminal() {
     let json = filled.run(&["user", "acme", "u027", "--json"]).stdout;
     let user: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(user["user_name"], users[27]["userName"]);
+}
+
+#[test]
+fn a_terminal_is_shown_the_status_anew_until_it_is_interrupted() {
+    let mut filled = Filled::new(&[person("u1", "ada.lovelace")]);
+    let refused = filled.run(&["status", "--watch"]);
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(
+        refused.stderr.contains("`--watch` shows on a terminal"),
+        "{refused}"
+    );
+
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = std::fs::File::options()
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let mut command = filled.home().command(BINARY);
+    command.args(["status", "--watch"]).env("TERM", "xterm");
+    let watching = Running::start_on(command, terminal);
+    let mut screen = BufReader::new(std::fs::File::from(master));
+    let mut wait_for = |wanted: &str| {
+        let deadline = Instant::now() + TIME_LIMIT;
+        let mut shown = String::new();
+        // It says something every two seconds.
+        while !shown.contains(wanted) {
+            assert!(Instant::now() < deadline, "{shown:?}");
+            screen.read_line(&mut shown).unwrap();
+        }
+        shown
+    };
+    let first = wait_for("Ctrl-C ends it");
+    assert!(first.contains("acme") && first.contains(" 1 "), "{first:?}");
+    filled.apply(&[person("u1", "ada.lovelace"), person("u2", "alan.turing")]);
+    let next = wait_for(" 2 ");
+    assert!(next.contains("\u{1b}[2J"), "{next:?}");
+    watching.interrupt();
+    assert_eq!(watching.finish(TIME_LIMIT).code, Some(130));
 }
 
 #[test]

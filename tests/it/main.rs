@@ -17,6 +17,7 @@ mod world;
 
 mod accounts;
 mod backup;
+mod check;
 mod cli;
 mod config;
 mod conformance;
@@ -38,4 +39,5 @@ mod schema;
 mod scim2_server;
 mod secrets;
 mod simulation;
+mod soak;
 mod units;
