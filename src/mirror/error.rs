@@ -102,6 +102,19 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// The disk has less room than a sync may need.
+    #[error(
+        "the disk of `{}` has {} MiB left, and a sync may need {} MiB: nothing was asked",
+        path.display(), free >> 20, needed >> 20
+    )]
+    NoRoom {
+        /// What would be written there.
+        path: PathBuf,
+        /// Bytes that are left for this account.
+        free: u64,
+        /// Bytes that have to be.
+        needed: u64,
+    },
     /// SQLite did not put the file into WAL mode.
     #[error(
         "the mirror `{}` stays in journal mode `{mode}`, and needs a write-ahead log: make room on its disk, or end the program that has it open",
@@ -185,6 +198,7 @@ impl Error {
                 // EIO has no kind of its own.
                 _ => (source.raw_os_error() == Some(EIO)).then_some(LOOK_AT_THE_DISK),
             },
+            Self::NoRoom { .. } => Some(MAKE_ROOM),
             Self::Database(source) => match source.sqlite_error_code()? {
                 ErrorCode::DiskFull => Some(MAKE_ROOM),
                 ErrorCode::SystemIoFailure => Some(LOOK_AT_THE_DISK),

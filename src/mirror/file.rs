@@ -89,6 +89,20 @@ pub(super) fn check_version(path: &Path, found: i64) -> Result<(), Error> {
     }
 }
 
+/// Refuses to begin what a nearly full disk would only let fail halfway.
+pub(super) fn check_room(path: &Path, needed: u64) -> Result<(), Error> {
+    // Where the system does not tell, the disk does when it is full.
+    let Ok(found) = rustix::fs::statvfs(directory_of(path)) else {
+        return Ok(());
+    };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(Error::NoRoom { path, free, needed })
+}
+
 /// Creates an empty file that must not exist yet.
 pub(super) fn create_new(path: &Path, mode: u32) -> Result<(), Error> {
     OpenOptions::new()

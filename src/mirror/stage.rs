@@ -113,6 +113,9 @@ pub(super) struct Horizon {
 /// Statements that one crawl uses over and over.
 const CACHED_STATEMENTS: usize = 32;
 
+/// What must be free on the disk: as much as the mirror's log becomes before it is moved into the file, while the stage lies there.
+const MIN_FREE_BYTES: u64 = super::LONG_LOG_BYTES;
+
 /// Changes with the tables below.
 const STAGE_VERSION: i64 = 6;
 
@@ -458,6 +461,14 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     conn.execute_batch(PRAGMAS)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     Ok(conn)
+}
+
+/// Whether there is room for a stage and what follows from it. To be asked before anything costs the instance a request.
+///
+/// # Errors
+/// [`Error::NoRoom`].
+pub fn check_room(path: &Path) -> Result<(), Error> {
+    file::check_room(path, MIN_FREE_BYTES)
 }
 
 /// Removes the stage of a sync that will never go on, if there is one.

@@ -12,7 +12,7 @@ use super::{Context, Phase, Progress, RESUME_MAX_AGE, Source, absent, settle};
 use crate::mirror::Reader;
 use crate::mirror::apply::{Planned, Treatment, Watch};
 use crate::mirror::read::SourceRow;
-use crate::mirror::stage::{Interrupted, Stage, StageKey};
+use crate::mirror::stage::{self, Interrupted, Stage, StageKey};
 use crate::model::{Capabilities, Certificate, Mode, Page, PageReport, ResourceType};
 use crate::reconcile;
 use crate::scim::client::Session;
@@ -76,6 +76,9 @@ impl Reading {
     /// # Errors
     /// Why the instance could not be read; what was staged stays for the next attempt.
     pub async fn read(&self, reader: Reader) -> Result<Read, Error> {
+        let path = self.stage_path.clone();
+        let check = move |_: &Reader| path.as_deref().map_or(Ok(()), stage::check_room);
+        let (reader, ()) = with(reader, check).await?;
         let probed = self.probe().await?;
         let capabilities = probed.as_ref().unwrap_or(&self.before.capabilities).clone();
         let (reader, (stage, interrupted)) = with(reader, self.stage_opener()).await?;

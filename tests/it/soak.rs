@@ -114,16 +114,14 @@ fn home(served: &Served, more: &str) -> Home {
     }])
 }
 
-/// Something that goes wrong, for some of the requests.
+/// Something that goes wrong, for some of the requests. No rate limit that the instance tells: it is kept for an hour, in which
+/// hardly anything would happen.
 fn drawn(rng: &mut fastrand::Rng) -> Fault {
     let share = 0.5;
     let effects = [
         Effect::HtmlPage,
         Effect::EdgeError { status: 503 },
         Effect::Dropped,
-        Effect::RateLimited {
-            retry_after: "1".to_owned(),
-        },
         Effect::SemaphoreFull,
         Effect::Unauthorized,
         Effect::RoleMissing,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use musterd::mirror::lock::Lock;
-use musterd::sandbox::{Column, Values};
+use musterd::sandbox::{Column, RequestKind, Values};
 use rusqlite::Connection;
 
 use super::source::Source;
@@ -339,4 +339,43 @@ fn a_log_that_was_deleted_between_two_runs() {
             );
         }
     }
+}
+
+/// A sync on a disk with little room is refused before anything is asked; as soon as there is room it goes on.
+#[test]
+fn a_nearly_full_disk() {
+    // A disk of its own, which is there for one command only.
+    let command = |home: &Home, mebibytes: u32| {
+        let disk = home.path().join("disk");
+        std::fs::create_dir_all(&disk).unwrap();
+        let mut command = home.command("unshare");
+        let script = format!(
+            "mount -t tmpfs -o size={mebibytes}m tmpfs \"$0\" && exec \"$1\" sync --mode full"
+        );
+        command
+            .args(["--mount", "sh", "-c", &script])
+            .arg(&disk)
+            .arg(BINARY)
+            .env("MUSTERD__MIRROR__PATH", disk.join("mirror.db"));
+        Running::start(command).finish(TIME_LIMIT)
+    };
+    let source = Source::start(25);
+    let home = Home::new(&[source.instance("")]);
+    let ran = command(&home, 200);
+    if ran.code != Some(0) && ran.stderr.contains("unshare") {
+        let needed = std::env::var_os("MUSTERD_REQUIRE_ROOT").is_some_and(|value| value == "1");
+        assert!(!needed, "{ran}");
+        eprintln!("not run: {}", ran.stderr);
+        return;
+    }
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let asked = source.sandbox.count(RequestKind::List);
+    assert_ne!(asked, 0);
+    let ran = command(&home, 40);
+    assert_refused(&ran, &[]);
+    assert!(
+        ran.stdout.contains("MiB left, and a sync may need 64 MiB"),
+        "{ran}"
+    );
+    assert_eq!(source.sandbox.count(RequestKind::List), asked);
 }
