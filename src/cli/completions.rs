@@ -14,11 +14,22 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args, command: &mut Command) -> anyhow::Result<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, command, "musterd", &mut script);
+pub(crate) fn run(args: &Args, command: &Command) -> anyhow::Result<Exit> {
     let mut out = Output::stdout();
-    out.bytes(&script)?;
+    out.bytes(&script(args.shell, command))?;
     out.flush()?;
     Ok(Exit::Done)
+}
+
+/// What completes the commands that are in the list.
+pub(crate) fn script(shell: Shell, command: &Command) -> Vec<u8> {
+    let listed = command.get_subcommands().filter(|c| !c.is_hide_set());
+    let mut command = Command::new("musterd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .args(command.get_arguments())
+        .subcommands(listed);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "musterd", &mut script);
+    script
 }

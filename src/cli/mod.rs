@@ -14,6 +14,7 @@ mod instance_files;
 mod json;
 mod link;
 mod live;
+mod man;
 mod output;
 mod outside;
 mod progress;
@@ -49,6 +50,7 @@ use self::output::Output;
     version,
     about = "Keeps a local SQLite mirror of ServiceNow user directories, and an exact feed of what changed in them",
     after_help = EXIT_CODES,
+    after_long_help = format!("{EXIT_CODES}\n\n{PLACES}"),
     disable_help_subcommand = true,
     arg_required_else_help = true,
     subcommand_required = true,
@@ -74,6 +76,20 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but something is held, unhealthy or must be
 read again; 78 the configuration is wrong; 130 Ctrl-C.";
 
+/// What else the manual says of all commands.
+const PLACES: &str = "\
+Files:
+  /etc/musterd/musterd.toml        the configuration
+  /etc/musterd/instances.d/*.toml  more of it, one instance a file
+  /etc/musterd/secrets/            secrets, a file each
+  /var/lib/musterd/mirror.db       the mirror, as `mirror.path` says
+
+Environment:
+  MUSTERD_CONFIG         in place of `--config`
+  MUSTERD_MIRROR         in place of `--mirror`
+  MUSTERD__SECTION__KEY  a key, such as MUSTERD__LOG__LEVEL
+  NO_COLOR               no colours";
+
 /// The commands, in the order of the contract. One that does not work yet is not in the list.
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -95,6 +111,7 @@ enum Command {
     Sandbox(sandbox::Args),
     Demo(demo::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -122,7 +139,8 @@ impl Command {
             Self::Config(args) => print_config(&args, &config),
             Self::Sandbox(args) => serve_sandbox(args).await,
             Self::Demo(args) => demo::run(args).await,
-            Self::Completions(args) => completions::run(&args, &mut Cli::command()),
+            Self::Completions(args) => completions::run(&args, &Cli::command()),
+            Self::Man(args) => man::run(&args, Cli::command()),
         }
     }
 }

@@ -30,6 +30,7 @@ mod floors;
 mod fuzz;
 mod guards;
 mod link;
+mod man;
 mod metrics;
 mod odd_servers;
 mod operators;
