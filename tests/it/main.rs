@@ -34,6 +34,7 @@ mod man;
 mod metrics;
 mod odd_servers;
 mod operators;
+mod package;
 mod pins;
 mod readme;
 mod schema;
