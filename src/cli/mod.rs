@@ -111,6 +111,7 @@ enum Command {
     Sandbox(sandbox::Args),
     Demo(demo::Args),
     Completions(completions::Args),
+    // Hidden: nobody who runs musterd needs it.
     Man(man::Args),
 }
 

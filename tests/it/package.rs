@@ -255,13 +255,25 @@ impl Host {
     }
 }
 
-/// The package, built once; `None` where that cannot be, and the reason was said.
+/// The package, built once; `None` where that cannot be, and why is said.
 fn package() -> Option<&'static Path> {
-    static PACKAGE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PACKAGE.get_or_init(build).as_deref()
+    static PACKAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PACKAGE.get_or_init(build) {
+        Ok(file) => Some(file),
+        Err(why) => {
+            assert!(
+                std::env::var_os("MUSTERD_REQUIRE_PACKAGE").is_none_or(|value| value != "1"),
+                "{why}, and MUSTERD_REQUIRE_PACKAGE=1 is set"
+            );
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
 }
 
-fn build() -> Option<PathBuf> {
+/// # Errors
+/// What it lacks.
+fn build() -> Result<PathBuf, String> {
     for program in [
         "dpkg",
         "dpkg-deb",
@@ -273,37 +285,32 @@ fn build() -> Option<PathBuf> {
         "systemd-tmpfiles",
     ] {
         if Command::new(program).arg("--version").output().is_err() {
-            return skip(&format!("`{program}` is not installed"));
+            return Err(format!("`{program}` is not installed"));
         }
     }
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return skip("only root can give files to other accounts");
+        return Err("only root can give files to other accounts".to_owned());
     }
 
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
     let share = tree.join("target/share");
-    // A page of a command that is not any more.
-    let _ = fs::remove_dir_all(&share);
+    if share.exists() {
+        // A command that is not any more had a page.
+        fs::remove_dir_all(&share).unwrap();
+    }
     run(Command::new(BINARY).arg("man").arg(&share));
-    let profile = match Path::new(BINARY).parent().and_then(Path::file_name) {
-        Some(name) if name != "debug" => name.to_str().unwrap(),
-        _ => "dev",
-    };
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("musterd.deb");
-    // What it says of a package from an unoptimised binary is right; this one is looked at, and not handed on.
+    // Where a release would be built: the binary at hand is as good, and here already.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
+    fs::create_dir_all(target.join("release")).unwrap();
+    fs::copy(BINARY, target.join("release/musterd")).unwrap();
+    let file = target.join("musterd.deb");
     run(Command::new(env!("CARGO"))
-        .args([
-            "deb",
-            "--quiet",
-            "--locked",
-            "--no-build",
-            "--strip",
-            "--fast",
-        ])
-        .args(["--profile", profile, "--output"])
+        .args(["deb", "--locked", "--no-build", "--strip", "--fast"])
+        .arg("--output")
         .arg(&file)
+        .env("CARGO_TARGET_DIR", &target)
         .current_dir(tree));
-    Some(file)
+    Ok(file)
 }
 
 /// The same with a higher version.
@@ -338,13 +345,4 @@ fn run(command: &mut Command) -> String {
     let told = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
     assert!(status.success(), "{command:?}: {told}");
     told
-}
-
-fn skip<T>(why: &str) -> Option<T> {
-    assert!(
-        std::env::var_os("MUSTERD_REQUIRE_PACKAGE").is_none_or(|value| value != "1"),
-        "{why}, and MUSTERD_REQUIRE_PACKAGE=1 is set"
-    );
-    eprintln!("skipped: {why}");
-    None
 }
