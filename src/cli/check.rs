@@ -51,6 +51,13 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
         output.flush()?;
     }
     if args.offline {
+        if args.json {
+            output.json(&serde_json::json!({
+                "instances": settings.instances.keys().map(ToString::to_string).collect::<Vec<_>>(),
+                "warnings": settings.warnings,
+            }))?;
+            output.flush()?;
+        }
         return Ok(Exit::Done);
     }
     let request = Request::Check {
@@ -129,11 +136,14 @@ fn render(found: &Value) -> String {
     if let Some(asked) = found["page"]["asked"].as_u64() {
         let page = |key: &str| found["page"][key].as_u64().unwrap_or_default();
         let seconds = found["page"]["seconds"].as_f64().unwrap_or_default();
-        let (rows, total) = (page("rows"), page("total"));
-        let says = match rows >= asked.min(total) {
-            true => format!("whole, {rows} users in {seconds:.1} s"),
-            false => format!(
+        let rows = page("rows");
+        let says = match found["short_by"].as_str() {
+            None => format!("whole, {rows} users in {seconds:.1} s"),
+            Some("cap") => format!(
                 "{rows} users where {asked} were asked for, in {seconds:.1} s: set `page_size` to what it gives"
+            ),
+            Some(_) => format!(
+                "{rows} users where {asked} were asked for, and a smaller page is short as well: the account may not see some rows"
             ),
         };
         line("pages", &says);
@@ -153,6 +163,12 @@ fn render(found: &Value) -> String {
             &format!("tighter than `rate`: {limit} an hour are kept to"),
         );
     }
+    if found["unreadable"].as_bool() == Some(true) {
+        line(
+            "records",
+            "one that cannot be read is among the first: a sync sets it aside, see the table `rejects`",
+        );
+    }
     for (name, counts) in found["visible"].as_object().into_iter().flatten() {
         let count = |key: &str| counts[key].as_u64().unwrap_or_default();
         let says = match (count("seen"), count("of")) {
@@ -164,6 +180,17 @@ fn render(found: &Value) -> String {
         line(&Foreign(name).to_string(), &says);
     }
     let capabilities = &found["capabilities"];
+    if let Some(unknown) = capabilities["order_unknown"].as_bool() {
+        let twins = capabilities["ids_differ_in_case"].as_bool() == Some(true);
+        line(
+            "sort by id",
+            match (unknown, twins) {
+                (true, _) => "not honoured, or by no order that is known: pages go by startIndex",
+                (false, true) => "honoured; some ids differ in case alone",
+                (false, false) => "honoured",
+            },
+        );
+    }
     for (name, what, otherwise) in [
         ("id_after", "filter by id", "pages go by startIndex"),
         ("id_range", "filter by id, ranges", "one range at a time"),

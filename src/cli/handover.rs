@@ -20,6 +20,11 @@ use crate::daemon::link;
 use crate::mirror::lock::Lock;
 use crate::mirror::{self, Mirror, Reader};
 
+/// Has the running daemon read its configuration anew. [`Exit::Attention`]: none runs.
+pub(super) async fn reload(config: &Path) -> anyhow::Result<Exit> {
+    carry_out(config, Request::Reload, |_line| Ok(())).await
+}
+
 /// Does what a request asks for, here or in the daemon; `show` is given each line.
 pub(super) async fn carry_out(
     config: &Path,
@@ -88,11 +93,24 @@ async fn work(
             }),
         };
     }
+    if request == Request::Reload {
+        // There is no daemon to be told, and nothing to do in its place.
+        return Ok(Ended::Attention);
+    }
     let settings = config::load(&outside::sources(&config))?;
+    if let Some(owner) = outside::other_owner_of_the_folder(&settings.mirror.path)? {
+        return Ok(Ended::Failed(format!(
+            "no daemon runs, and the folder of `{}` belongs to the account {owner}, which could not open what root makes \
+             there: run this as that account, with `sudo -u`",
+            settings.mirror.path.display()
+        )));
+    }
     if !log_aside() {
         outside::log(&settings.log)?;
     }
-    for warning in &settings.warnings {
+    // `check` tells of them itself.
+    let is_told = matches!(request, Request::Check { .. });
+    for warning in settings.warnings.iter().filter(|_| !is_told) {
         super::exit::note(warning);
     }
     alone(&config, settings, request, lines, stop).await

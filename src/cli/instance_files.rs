@@ -1,7 +1,7 @@
 //! The files that configure an instance: `instances.d/NAME.toml`, and `secrets/NAME` or `secrets/NAME.KEY`.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
 };
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::exit::Failure;
+use super::outside::folder_of;
 use crate::config;
 use crate::model::InstanceName;
 
@@ -47,8 +49,8 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// Makes a folder that is not there. Its owner is that of the folder around it.
-    pub(super) fn folder(&mut self, path: &Path, mode: u32) -> anyhow::Result<()> {
+    /// Makes a folder that is not there. Owner and group are those of another one, if that is there, else of the folder around it.
+    pub(super) fn folder(&mut self, path: &Path, mode: u32, like: &Path) -> anyhow::Result<()> {
         if path.is_dir() {
             return Ok(());
         }
@@ -66,7 +68,8 @@ impl Made {
             "`{}` was replaced while it was made",
             path.display()
         );
-        give(&folder, path, mode)
+        let like = if like.is_dir() { like } else { folder_of(path) };
+        give(&folder, path, mode, like)
     }
 
     /// Makes a file that is not there. Owner and group are those of its folder.
@@ -76,9 +79,18 @@ impl Made {
             .create_new(true)
             .mode(0o600)
             .open(path)
-            .with_context(|| format!("cannot make `{}`", path.display()))?;
+            .map_err(|error| {
+                let failure = Failure::new(format!("cannot make `{}`", path.display()));
+                match error.kind() {
+                    ErrorKind::AlreadyExists => {
+                        failure.hint("move it away if nothing needs it any more")
+                    }
+                    _ => failure,
+                }
+                .because(error)
+            })?;
         self.files.push(path.to_owned());
-        give(&file, path, mode)?;
+        give(&file, path, mode, folder_of(path))?;
         file.write_all(text.as_bytes())
             .and_then(|()| file.sync_all())
             .with_context(|| format!("cannot write `{}`", path.display()))
@@ -102,11 +114,11 @@ impl Drop for Made {
     }
 }
 
-/// Gives what root made to whom the folder around it belongs: the daemon must read it, whatever the umask. By what was opened,
+/// Gives what root made to whom a folder belongs: the daemon must read it, whatever the umask. By what was opened,
 /// not by its name: the account of the daemon may write around it, and could put a link to anybody's file in its place (T31).
-fn give(made: &File, path: &Path, mode: u32) -> anyhow::Result<()> {
+fn give(made: &File, path: &Path, mode: u32, like: &Path) -> anyhow::Result<()> {
     let what = || format!("cannot give `{}` to the daemon's account", path.display());
-    let around = path.parent().unwrap_or(Path::new("/")).metadata()?;
+    let around = like.metadata()?;
     let found = made.metadata()?;
     if found.uid() == 0 && (found.uid(), found.gid()) != (around.uid(), around.gid()) {
         fchown(made, Some(around.uid()), Some(around.gid())).with_context(what)?;

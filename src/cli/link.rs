@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
+use rustix::termios::{self, OptionalActions};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::exit::{Exit, Failure, Misconfigured};
@@ -16,8 +17,6 @@ use super::instance_files::{MADE_BY_LINK, Made, Places};
 use super::output::Output;
 use super::outside;
 use crate::config;
-use crate::control::Request;
-use crate::mirror;
 use crate::model::InstanceName;
 
 /// Link an instance: write its configuration, and check it
@@ -26,7 +25,7 @@ use crate::model::InstanceName;
 /// missing is asked for on a terminal; elsewhere secrets are read from stdin, one a line. A secret is never an
 /// argument, which everybody on the host could read. A running daemon takes the instance up. Then does what
 /// `musterd check NAME` does, as the account that the mirror's folder belongs to.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sudo musterd link acme https://acme.service-now.com
@@ -130,7 +129,10 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
                 .into());
         }
     }
-    let answers = answers(&args)?;
+    let asked = args.clone();
+    let Some(answers) = on_the_terminal(move || answers(&asked)).await? else {
+        return Ok(Exit::Interrupted);
+    };
     let mut made = Made::default();
     if !config.try_exists()? {
         made.file(
@@ -139,15 +141,20 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
             "# Every key is explained in config/default.toml of musterd.\n",
         )?;
     }
-    let text = write_secrets(&args, &places, &answers, &mut made)?;
-    made.folder(&places.instances, 0o750)?;
+    let text = write_secrets(&args, &config, &places, &answers, &mut made)?;
+    made.folder(
+        &places.instances,
+        0o750,
+        outside::folder_of(&places.instances),
+    )?;
     made.file(&places.instance, 0o640, &text)?;
     // It may be wrong: an address that no instance can have, or an account that another one has. Then nothing is left of it.
     let settings = config::load(&outside::sources(&config))?;
-    let is_running = mirror::lock::is_held(&settings.mirror.path)?;
-    if is_running && !take_up(&config, &name, &mut made).await? {
-        return Ok(Exit::Interrupted);
-    }
+    let is_running = match take_up(&config, &name, &mut made).await? {
+        Exit::Done => true,
+        Exit::Attention => false,
+        interrupted => return Ok(interrupted),
+    };
     made.keep();
 
     let mut output = Output::stdout();
@@ -172,13 +179,12 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
         .into())
 }
 
-/// Has the running daemon read the configuration anew. Returns whether that was waited for. What the daemon refuses it could not
-/// start with either: then nothing is left of it.
-async fn take_up(config: &Path, name: &InstanceName, made: &mut Made) -> anyhow::Result<bool> {
-    match handover::carry_out(config, Request::Reload, |_line| Ok(())).await {
+/// Has a running daemon take the instance up. What the daemon refuses it could not start with either: then nothing is left of it.
+async fn take_up(config: &Path, name: &InstanceName, made: &mut Made) -> anyhow::Result<Exit> {
+    match handover::reload(config).await {
         Ok(exit) => {
             made.keep();
-            Ok(exit == Exit::Done)
+            Ok(exit)
         }
         Err(error) if error.is::<Misconfigured>() => Err(error.context(format!(
             "the running daemon refuses the configuration with `{name}`, which is taken out again"
@@ -197,9 +203,27 @@ async fn take_up(config: &Path, name: &InstanceName, made: &mut Made) -> anyhow:
     }
 }
 
+/// Asks on a thread of its own. `None` after Ctrl-C, with the terminal as it was: a secret is typed unseen.
+async fn on_the_terminal<T: Send + 'static>(
+    ask: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<Option<T>> {
+    let before = termios::tcgetattr(io::stdin()).ok();
+    tokio::select! {
+        biased;
+        pressed = tokio::signal::ctrl_c() => {
+            pressed.context("cannot listen for Ctrl-C")?;
+            if let Some(before) = before {
+                let _stays = termios::tcsetattr(io::stdin(), OptionalActions::Now, &before);
+            }
+            Ok(None)
+        }
+        asked = tokio::task::spawn_blocking(ask) => asked.context("asking did not come to its end")?.map(Some),
+    }
+}
+
 /// What `auth` needs, in its order.
 fn answers(args: &Link) -> anyhow::Result<Vec<(Key, SecretString)>> {
-    let on_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    let on_terminal = io::stdin().is_terminal();
     let mut lines = match on_terminal {
         true => Vec::new(),
         false => lines_of_stdin()?,
@@ -260,8 +284,11 @@ fn lines_of_stdin() -> anyhow::Result<Vec<SecretString>> {
 }
 
 fn ask(name: &str) -> anyhow::Result<SecretString> {
-    let mut error = io::stderr();
-    write!(error, "{name}: ").and_then(|()| error.flush())?;
+    // Where the secrets are asked for, also if stderr goes elsewhere.
+    let terminal = std::fs::File::options().write(true).open("/dev/tty");
+    terminal
+        .and_then(|mut terminal| write!(terminal, "{name}: "))
+        .context("cannot write to the terminal")?;
     let mut line = String::new();
     io::stdin()
         .read_line(&mut line)
@@ -272,6 +299,7 @@ fn ask(name: &str) -> anyhow::Result<SecretString> {
 /// Makes the files of the secrets. Returns the text of the instance's file.
 fn write_secrets(
     args: &Link,
+    config: &Path,
     places: &Places,
     answers: &[(Key, SecretString)],
     made: &mut Made,
@@ -285,7 +313,10 @@ fn write_secrets(
         let _infallible = writeln!(text, "rate = {{ per_hour = {per_hour} }}");
     }
     let _infallible = writeln!(text, "\n[auth]\ntype = {}", quoted(args.auth.word()));
-    made.folder(&places.secrets, 0o700)?;
+    // Those of the account that the daemon runs as, and of nobody else.
+    let sources = outside::sources(config);
+    let mirror = config::mirror_path(&sources)?;
+    made.folder(&places.secrets, 0o700, outside::folder_of(&mirror))?;
     let is_secret = |(key, _): &&(Key, SecretString)| matches!(key, Key::Secret(_));
     let only_one = answers.iter().filter(is_secret).count() == 1;
     for (key, answer) in answers {
@@ -316,8 +347,7 @@ fn check(config: &Path, mirror: &Path, name: &InstanceName) -> anyhow::Result<bo
         .arg("--config")
         .arg(config)
         .args(["check", name.as_str()]);
-    let folder = mirror.parent().filter(|folder| *folder != Path::new(""));
-    let owner = folder.unwrap_or(Path::new(".")).metadata();
+    let owner = outside::folder_of(mirror).metadata();
     let own_uid = Path::new("/proc/self").metadata()?.uid();
     if let Ok(owner) = owner
         && own_uid == 0

@@ -63,15 +63,17 @@ pub(super) fn log(settings: &LogSettings) -> anyhow::Result<ReloadHandle> {
     )?)
 }
 
+/// The folder that a file is in.
+pub(super) fn folder_of(file: &Path) -> &Path {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    folder.unwrap_or(Path::new("."))
+}
+
 /// Whose folder the mirror is in, where this process is root's and the folder another account's: what root makes in it the
 /// daemon could not open.
 pub(super) fn other_owner_of_the_folder(mirror: &Path) -> anyhow::Result<Option<u32>> {
     let own = Path::new("/proc/self").metadata()?.uid();
-    let folder = mirror.parent().filter(|folder| *folder != Path::new(""));
-    let owner = folder
-        .unwrap_or(Path::new("."))
-        .metadata()
-        .map(|found| found.uid());
+    let owner = folder_of(mirror).metadata().map(|found| found.uid());
     // A folder that is not there is told of by whoever needs it.
     Ok(owner.ok().filter(|owner| own == 0 && *owner != 0))
 }

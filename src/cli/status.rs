@@ -61,6 +61,8 @@ async fn watch(args: &Args, config: &Path) -> anyhow::Result<Exit> {
                 .into(),
         );
     }
+    // What is wrong from the beginning, like a mistyped name, is said once and ends it.
+    look_at(args, config, SystemClock.now())?;
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -69,7 +71,7 @@ async fn watch(args: &Args, config: &Path) -> anyhow::Result<Exit> {
         let shown = match look_at(args, config, now) {
             Ok(text) => text,
             // A daemon that is replaced, or a mirror that is restored, is there again.
-            Err(error) => format!("{error:#}\n"),
+            Err(error) => format!("{}\n", Foreign(&format!("{error:#}"))),
         };
         screen.clear_screen()?;
         let mut out = Output::stdout();

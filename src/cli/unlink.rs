@@ -11,8 +11,6 @@ use super::instance_files::{MADE_BY_LINK, Places};
 use super::output::Output;
 use super::outside;
 use crate::config::{self, Sources};
-use crate::control::Request;
-use crate::mirror;
 use crate::model::InstanceName;
 
 /// Take an instance out of the configuration
@@ -50,24 +48,32 @@ pub(crate) async fn unlink(args: Unlink, config: PathBuf) -> anyhow::Result<Exit
     // What is wrong without it would be so for the daemon, too: then it stays.
     let settings = config::load(&outside::sources(&config))?;
     if settings.instances.contains_key(&name) {
-        let message = format!("`{name}` stands in the environment, too");
+        let message = format!("`{name}` stands elsewhere in the configuration, too");
         return Err(Failure::new(message)
-            .hint("take its `MUSTERD__INSTANCES__…` variables out of it first")
+            .hint(format!(
+                "take its section out of `{}`, or its variables `MUSTERD__INSTANCES__…` out of the environment, first",
+                config.display()
+            ))
             .into());
     }
-    let is_running = mirror::lock::is_held(&settings.mirror.path)?;
-    if is_running {
-        let exit = handover::carry_out(&config, Request::Reload, |_line| Ok(()))
-            .await
-            .with_context(|| format!("`{name}` stays: the running daemon cannot leave it out"))?;
-        if exit != Exit::Done {
-            return Ok(exit);
-        }
-    }
+    let exit = handover::reload(&config)
+        .await
+        .with_context(|| format!("`{name}` stays: the running daemon cannot leave it out"))?;
+    let is_running = match exit {
+        Exit::Done => true,
+        Exit::Attention => false,
+        interrupted => return Ok(interrupted),
+    };
     let text = aside.remove()?;
     let mut output = Output::stdout();
     output.text(&format!("{name} is not configured any more\n"))?;
-    for path in own_secrets(&name, &places, &text, &outside::sources(&config))? {
+    let mut secrets = own_secrets(&name, &places, &text, &outside::sources(&config))?;
+    // The token that the instance gave in place of the configured one.
+    let exchanged = config::auth_state_path(&settings.mirror.path, &name);
+    if exchanged.symlink_metadata().is_ok() {
+        secrets.insert(exchanged);
+    }
+    for path in secrets {
         std::fs::remove_file(&path)
             .with_context(|| format!("cannot remove `{}`", path.display()))?;
         output.text(&format!("`{}` is removed\n", path.display()))?;

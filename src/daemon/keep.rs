@@ -18,7 +18,7 @@ use super::execute::Executor;
 use super::fleet::Fleet;
 use super::link::Link;
 use super::outlets::{Outlets, Port};
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::control;
 use crate::model::{InstanceName, Mode, Trigger};
 use crate::schedule::{Ticker, splay_of};
@@ -176,10 +176,7 @@ impl Keepers {
     }
 
     /// Takes the port of new settings: see [`Outlets::take_port`].
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub(super) async fn take_port(&self, new: &Settings) -> Result<Port, config::Error> {
+    pub(super) async fn take_port(&self, new: &Settings) -> Port {
         self.outlets.take_port(&new.metrics).await
     }
 

@@ -102,12 +102,7 @@ async fn serve(
         None => None,
     };
     let outlets = Outlets::new(fleet);
-    // To mirror is more than to tell of it; at a reload somebody is there who can choose another port.
     let port = outlets.take_port(&settings.metrics).await;
-    let port = port.unwrap_or_else(|error| {
-        warn!(%error, "metrics are not served until the port is free");
-        outlets::Port::default()
-    });
     let mut keepers = Keepers::start(fleet, outlets, &outside);
     keepers.follow(&settings, port);
     if let Some(server) = server {
@@ -187,7 +182,7 @@ async fn reload(
         new.mirror.path == settings.mirror.path,
         "`mirror.path` cannot change while the daemon runs: restart it"
     );
-    let port = keepers.take_port(&new).await?;
+    let port = keepers.take_port(&new).await;
     fleet.reassemble(&new, &outside.surroundings).await?;
     (outside.in_force)(&new)?;
     keepers.follow(&new, port);

@@ -17,8 +17,8 @@ use tracing::{debug, info, warn};
 
 use super::HeartbeatLine;
 use super::fleet::Fleet;
+use crate::config::heartbeat_url;
 use crate::config::settings::MetricsSettings;
-use crate::config::{self, Problem, heartbeat_url};
 use crate::metrics::heartbeat::{self, Missed};
 use crate::metrics::{self, GUARDS, Instance, Process, Snapshot, listen, process, textfile};
 use crate::mirror;
@@ -40,7 +40,7 @@ struct Served {
 }
 
 /// A port that was taken for a configuration which is not in force yet; given back when dropped. Empty where there is nothing to
-/// take, or it could not be had yet.
+/// take, or it cannot be had.
 #[derive(Default)]
 pub(super) struct Port(Option<TcpListener>);
 
@@ -57,20 +57,19 @@ impl Outlets {
         }
     }
 
-    /// Takes the port of a new configuration, unless it is served already. To be done before that is in force: a port
-    /// that cannot be had changes nothing.
-    ///
-    /// # Errors
-    /// [`config::Error`], which names the address.
-    pub(super) async fn take_port(&self, new: &MetricsSettings) -> Result<Port, config::Error> {
+    /// Takes the port of a new configuration, unless it is served already. That it cannot be had is a warning: to mirror is more than
+    /// to tell of it.
+    pub(super) async fn take_port(&self, new: &MetricsSettings) -> Port {
         let served = self.served.as_ref().map(|served| served.address);
-        match new.listen {
-            Some(address) if served != Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                let listener = bound.map_err(|error| taken(address, &error))?;
-                Ok(Port(Some(listener)))
+        let Some(address) = new.listen.filter(|address| served != Some(*address)) else {
+            return Port::default();
+        };
+        match TcpListener::bind(address).await {
+            Ok(listener) => Port(Some(listener)),
+            Err(error) => {
+                warn!(%address, %error, "metrics cannot be served yet, it is tried again every minute");
+                Port::default()
             }
-            _ => Ok(Port(None)),
         }
     }
 
@@ -319,12 +318,4 @@ async fn take_at_last(address: SocketAddr) -> TcpListener {
         }
         wait = at_most.min(wait * 2);
     }
-}
-
-fn taken(address: SocketAddr, error: &std::io::Error) -> config::Error {
-    let what = format!("nothing can listen at `{address}`: {error}");
-    let problem = Problem::in_place("`metrics.listen`", what);
-    config::Error::new(vec![
-        problem.hint("choose a port that no other program of this machine uses"),
-    ])
 }

@@ -446,6 +446,7 @@ mod tests {
                 retries: 2,
                 bytes: 1,
                 throttled_ms: 1_500,
+                ..TallySnapshot::default()
             },
             counted: Counted {
                 syncs: [[1, 2, 3], [4, 5, 6]],

@@ -104,7 +104,7 @@ pub enum Error {
     },
     /// The disk has less room than a sync may need.
     #[error(
-        "the disk of `{}` has {} MiB left, and a sync may need {} MiB: nothing was asked",
+        "the disk of `{}` has {} MiB left, and a sync needs {} MiB at least: nothing was asked",
         path.display(), free >> 20, needed >> 20
     )]
     NoRoom {

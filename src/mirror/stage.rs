@@ -403,8 +403,19 @@ impl Stage {
         }
     }
 
+    /// Ends the stage of a crawl that is not believed: also where its files stay, nobody goes on with it.
+    pub fn abandon(self) {
+        let forgotten = self
+            .conn
+            .execute_batch("ROLLBACK; UPDATE stage SET position = NULL");
+        if let Err(error) = forgotten {
+            tracing::debug!(%error, "a stage could not be made useless");
+        }
+        self.end();
+    }
+
     /// Removes the stage of a sync that is in the mirror with its outcome. What stays of it says nothing of that outcome: the
-    /// next sync sees that it has ended, and begins its own by removing it.
+    /// next sync sees that it has succeeded, and begins its own by removing it.
     pub fn end(self) {
         let instance = self.key.instance.clone();
         if let Err(error) = self.remove() {

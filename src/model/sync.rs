@@ -84,6 +84,7 @@ pub struct Tally {
     retries: AtomicU64,
     bytes: AtomicU64,
     throttled_ms: AtomicU64,
+    answering_us: AtomicU64,
     /// What this one is a part of: it counts the same.
     whole: Option<Arc<Self>>,
 }
@@ -99,6 +100,8 @@ pub struct TallySnapshot {
     pub bytes: u64,
     /// Time spent waiting because the instance said so, not because of the configured rate.
     pub throttled_ms: u64,
+    /// Time between sending requests and having their answers, all added up, in microseconds.
+    pub answering_us: u64,
 }
 
 impl Tally {
@@ -127,6 +130,12 @@ impl Tally {
         self.add(|tally| &tally.bytes, bytes as u64);
     }
 
+    /// An answer took so long from the sending of its request on.
+    pub fn answered(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.add(|tally| &tally.answering_us, us);
+    }
+
     /// The instance asked for so long a wait.
     pub fn throttled(&self, wait: Duration) {
         let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -148,6 +157,7 @@ impl Tally {
             retries: self.retries.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             throttled_ms: self.throttled_ms.load(Ordering::Relaxed),
+            answering_us: self.answering_us.load(Ordering::Relaxed),
         }
     }
 }

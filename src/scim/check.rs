@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::client::{ListQuery, Options, Session};
 use super::error::Error;
@@ -28,6 +27,10 @@ pub struct Finding {
     pub clock_skew_seconds: Option<i64>,
     /// One page as a crawl asks for it.
     pub page: Option<Page>,
+    /// Why it is short, if it is.
+    pub short_by: Option<ShortBy>,
+    /// Whether a record was met that cannot be read.
+    pub unreadable: bool,
     /// The requests an hour that are kept to because its headers tell a tighter limit than ours (facts page, Q48).
     pub told_per_hour: Option<u32>,
     /// What reading everybody takes.
@@ -52,8 +55,18 @@ pub struct Page {
     pub rows: u64,
     /// The total that came with it.
     pub total: u64,
-    /// How long it took, in seconds.
+    /// How long the answer took, in seconds, without waiting for the rate.
     pub seconds: f64,
+}
+
+/// Why a page has fewer rows than were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShortBy {
+    /// The instance gives no more at a time.
+    Cap,
+    /// Rows are taken out after the page was cut: those that the account may not see (facts page, Q8).
+    HiddenRows,
 }
 
 /// What a full sync takes at least, at the configured rate, if all pages are like the one that was looked at.
@@ -67,8 +80,7 @@ pub struct Estimate {
 
 impl Page {
     /// Whether a crawl gets all that it asks for.
-    #[must_use]
-    pub fn is_whole(self) -> bool {
+    fn is_whole(self) -> bool {
         self.rows >= self.total.min(self.asked.into())
     }
 
@@ -108,6 +120,8 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
         date: None,
         clock_skew_seconds: None,
         page: None,
+        short_by: None,
+        unreadable: false,
         told_per_hour: None,
         full_sync: None,
         capabilities: None,
@@ -132,37 +146,75 @@ async fn look(
     found: &mut Finding,
 ) -> Result<(), Error> {
     let options = session.client.options();
-    let mut query = ListQuery {
+    // The first request brings the token as well, so that the page is timed alone.
+    let (total, date) = total(session, resource, found).await?;
+    found.total = Some(total);
+    found.date = date;
+    found.clock_skew_seconds = date.map(|date| date.duration_since(clock.now()).as_secs());
+    if total == 0 {
+        found.error =
+            Some("it says that there is nobody at all, which no sync believes".to_owned());
+        found.hint = Some("give the account its rights: most often the role is missing".to_owned());
+        return Ok(());
+    }
+    let query = |count| ListQuery {
         filter: None,
         start_index: 1,
-        count: options.page_size,
+        count,
     };
-    let began = Instant::now();
-    let listing = match session.list(resource, &query).await {
-        // One record that cannot be read is no reason to know nothing; a sync finds out which.
-        Err(error) if error.is_unreadable() => {
-            query.count = 1;
-            session.list(resource, &query).await?
+    let before = session.tally.snapshot().answering_us;
+    match session.list(resource, &query(options.page_size)).await {
+        Ok(listing) => {
+            let page = Page {
+                asked: options.page_size,
+                rows: listing.len(),
+                total: listing.total,
+                seconds: (session.tally.snapshot().answering_us - before) as f64 / 1e6,
+            };
+            found.told_per_hour = session.client.told_per_hour();
+            found.full_sync = page.estimate(options, found.told_per_hour);
+            found.page = Some(page);
+            if !page.is_whole() && page.rows > 0 {
+                // A cap gives what it gives; rows that are hidden are missing from a shorter page, too.
+                let count = u32::try_from(page.rows).unwrap_or(options.page_size);
+                let again = session.list(resource, &query(count)).await?;
+                found.short_by = Some(match again.len() < page.rows.min(again.total) {
+                    true => ShortBy::HiddenRows,
+                    false => ShortBy::Cap,
+                });
+            }
+            found.rows = listing.rows;
         }
-        listing => listing?,
-    };
-    let page = Page {
-        asked: query.count,
-        rows: (listing.rows.len() + listing.rejects.len()) as u64,
-        total: listing.total,
-        seconds: began.elapsed().as_secs_f64(),
-    };
-    if query.count == options.page_size {
-        found.told_per_hour = session.client.told_per_hour();
-        found.full_sync = page.estimate(options, found.told_per_hour);
-        found.page = Some(page);
+        // A sync finds out which record it is, and sets it aside.
+        Err(error) if error.is_unreadable() => found.unreadable = true,
+        Err(error) => return Err(error),
     }
-    found.rows = listing.rows;
-    found.total = Some(listing.total);
-    found.date = listing.date;
-    found.clock_skew_seconds = listing
-        .date
-        .map(|date| date.duration_since(clock.now()).as_secs());
     found.capabilities = Some(probe::probe(session, resource).await?);
     Ok(())
+}
+
+/// How many there are, and the instance's clock: from the first record that can be read.
+async fn total(
+    session: &Session,
+    resource: ResourceType,
+    found: &mut Finding,
+) -> Result<(u64, Option<Timestamp>), Error> {
+    /// Records that cannot be read stand side by side nowhere but in an attack.
+    const MOST: u64 = 3;
+    let mut start_index = 1;
+    loop {
+        let query = ListQuery {
+            filter: None,
+            start_index,
+            count: 1,
+        };
+        match session.list(resource, &query).await {
+            Ok(listing) => return Ok((listing.total, listing.date)),
+            Err(error) if error.is_unreadable() && start_index < MOST => {
+                found.unreadable = true;
+                start_index += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }

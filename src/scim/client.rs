@@ -159,6 +159,13 @@ pub struct Listing {
     pub date: Option<Timestamp>,
 }
 
+impl Listing {
+    /// How many resources it has, those without a readable id included.
+    pub(super) fn len(&self) -> u64 {
+        (self.rows.len() + self.rejects.len()) as u64
+    }
+}
+
 /// What asking for one id gave.
 #[derive(Clone, Debug)]
 pub enum Asked {
@@ -448,6 +455,7 @@ impl Session {
             }
         };
         self.tally.received(answer.body.len());
+        self.tally.answered(began.elapsed());
         tracing::trace!(
             instance = %client.options.instance,
             status = answer.status.as_u16(),

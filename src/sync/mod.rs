@@ -365,7 +365,7 @@ impl<'a> Attempt<'a> {
         row.seen = read.certificate.distinct;
         row.rejected = read.certificate.rejects;
         if read.certificate.verdict == crate::model::Verdict::Refused {
-            read.stage.end();
+            read.stage.abandon();
             *learned = read.capabilities;
             return Err(Error::Refused(Box::new(read.certificate)));
         }

@@ -273,6 +273,13 @@ fn what_root_links_is_the_daemons_and_no_link_leads_it_elsewhere() {
         let has = (found.mode() & 0o777, (found.uid(), found.gid()));
         assert_eq!(has, (mode, owner), "{}", path.display());
     }
+    // Nor does root make a mirror that the daemon could not open, whatever the daemon does meanwhile.
+    for args in [&["sync"][..], &["check"], &["sync", "--dry-run"]] {
+        let ran = host.run((0, 0), "musterd", args);
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert!(ran.stderr.contains("`sudo -u`"), "{ran}");
+    }
+    assert_eq!(host.path("state").read_dir().unwrap().count(), 0);
     let ran = host.run(DAEMON, "musterd", &["check", "--offline"]);
     assert!(ran.stdout.contains("2 instances in order"), "{ran}");
 }

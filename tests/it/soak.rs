@@ -22,7 +22,11 @@ const DRAWN_FOR: Duration = Duration::from_secs(2);
 /// How much of the time nothing goes wrong at the end.
 const CALM_SHARE: u32 = 10;
 
-/// What a daemon may have gained at its end: files, and what the log may have become.
+/// After this part of the time everything has been needed once, and memory should grow no more.
+const WARM_SHARE: u32 = 3;
+
+/// What a daemon may have gained at its end: memory since it was warm, files; and what the log may have become.
+const MORE_MEMORY_BYTES: u64 = 16 << 20;
 const MORE_FILES: u64 = 8;
 const MAX_WAL_BYTES: u64 = 64 << 20;
 
@@ -55,7 +59,7 @@ fn soak(length: Duration, seed: u64) -> String {
         .expect("the first sync");
     let at_start = Sample::of(&home, &daemon);
     served.sandbox.set_churn(CHURN_PER_MINUTE);
-    let (mut fired, mut most) = (BTreeMap::<String, u64>::new(), at_start);
+    let (mut fired, mut most, mut warm) = (BTreeMap::<String, u64>::new(), at_start, at_start);
     let began = Instant::now();
     while began.elapsed() < length {
         let is_calm = began.elapsed() > length - length / CALM_SHARE;
@@ -66,6 +70,9 @@ fn soak(length: Duration, seed: u64) -> String {
             *fired.entry(fault.name).or_default() += fault.times;
         }
         most = most.max(Sample::of(&home, &daemon));
+        if began.elapsed() < length / WARM_SHARE {
+            warm = most;
+        }
     }
     served.sandbox.set_faults(Vec::new());
     served.sandbox.set_churn(0);
@@ -86,6 +93,8 @@ fn soak(length: Duration, seed: u64) -> String {
     assert_eq!(verified.code, Some(0), "{verified}\n{report}");
     assert!(at_end.files <= at_start.files + MORE_FILES, "{report}");
     assert!(most.wal_bytes <= MAX_WAL_BYTES, "{report}");
+    let gained = at_end.memory_bytes.saturating_sub(warm.memory_bytes);
+    assert!(gained <= MORE_MEMORY_BYTES, "{report}");
     assert!(fired.values().sum::<u64>() > 0, "{report}");
     let fresh = self::home(&served, "");
     assert_eq!(fresh.sync("full").code, Some(0), "{report}");
@@ -96,7 +105,7 @@ fn soak(length: Duration, seed: u64) -> String {
 }
 
 const FREQUENT: &str = "\
-    guard.deactivations = { at_least = 50, count = 500, percent = 100, window = \"1h\" }\n\
+    guard.deactivations = { at_least = 1000000, count = 1000000, percent = 100, window = \"1h\" }\n\
     schedule = { incremental = \"* * * * * *\", full = \"*/5 * * * * *\", splay = { incremental = \"0s\", full = \"0s\" } }";
 
 fn home(served: &Served, more: &str) -> Home {
