@@ -49,7 +49,11 @@ impl Host {
         host.make("state", 0o750, DAEMON, None);
         host.make("musterd.toml", 0o640, (0, DAEMON.1), Some(&text));
         host.make("secret", 0o600, DAEMON, Some(&rules.client_secret));
-        std::fs::copy(BINARY, host.path("musterd")).unwrap();
+        // By a process of its own: a child that another test starts meanwhile would inherit the open file, and what is open for
+        // writing cannot be run.
+        let mut copy = Command::new("cp");
+        copy.arg(BINARY).arg(host.path("musterd"));
+        assert!(copy.status().unwrap().success());
         host
     }
 
@@ -261,8 +265,10 @@ fn what_root_links_is_the_daemons_and_no_link_leads_it_elsewhere() {
     // What was opened is given away, and nothing by its name: that may be a link by then.
     let (ran, calls) = link();
     assert_eq!(ran.code, Some(0), "{ran}");
+    let is_call = |line: &&str| line.contains("chown") || line.contains("chmod");
+    let calls: Vec<&str> = calls.lines().filter(is_call).collect();
     assert!(!calls.is_empty());
-    for call in calls.lines() {
+    for call in calls {
         assert!(call.contains(" fchown("), "{call}");
     }
     for (path, mode, owner) in [

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::directory::{Directory, sys_id};
 use super::scim::{Odd, WELL_BEHAVED};
@@ -547,6 +548,18 @@ impl World {
         daemon
             .wait_for(TIME_LIMIT, |line| line.contains(r#""message":"started""#))
             .expect("it runs");
+        daemon
+    }
+
+    /// A daemon whose first sync is over: it meets nothing of what the test does next.
+    fn daemon_at_rest(&self) -> Running {
+        let daemon = self.daemon();
+        let deadline = Instant::now() + TIME_LIMIT;
+        let at_start = "SELECT count(*) FROM syncs WHERE trigger = 'startup'";
+        while self.home.one::<i64>(at_start) == 0 {
+            assert!(Instant::now() < deadline, "it does not sync at its start");
+            std::thread::yield_now();
+        }
         daemon
     }
 
