@@ -20,9 +20,17 @@ use crate::daemon::link;
 use crate::mirror::lock::Lock;
 use crate::mirror::{self, Mirror, Reader};
 
-/// Has the running daemon read its configuration anew. [`Exit::Attention`]: none runs.
-pub(super) async fn reload(config: &Path) -> anyhow::Result<Exit> {
-    carry_out(config, Request::Reload, |_line| Ok(())).await
+/// Has the running daemon read its configuration anew. `None`: none runs.
+///
+/// # Errors
+/// What the daemon refused, or why it cannot be asked.
+pub(super) async fn reload(config: &Path) -> anyhow::Result<Option<Exit>> {
+    let mirror = config::mirror_path(&outside::sources(config))?;
+    if !mirror::lock::is_held(&mirror)? {
+        return Ok(None);
+    }
+    let exit = carry_out(config, Request::Reload, |_line| Ok(())).await?;
+    Ok(Some(exit))
 }
 
 /// Does what a request asks for, here or in the daemon; `show` is given each line.
@@ -93,10 +101,8 @@ async fn work(
             }),
         };
     }
-    if request == Request::Reload {
-        // There is no daemon to be told, and nothing to do in its place.
-        return Ok(Ended::Attention);
-    }
+    // It has ended since it was looked for, and nothing is to be done in its place.
+    anyhow::ensure!(request != Request::Reload, "the daemon has just ended");
     let settings = config::load(&outside::sources(&config))?;
     if let Some(owner) = outside::other_owner_of_the_folder(&settings.mirror.path)? {
         return Ok(Ended::Failed(format!(

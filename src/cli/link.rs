@@ -151,9 +151,9 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
     // It may be wrong: an address that no instance can have, or an account that another one has. Then nothing is left of it.
     let settings = config::load(&outside::sources(&config))?;
     let is_running = match take_up(&config, &name, &mut made).await? {
-        Exit::Done => true,
-        Exit::Attention => false,
-        interrupted => return Ok(interrupted),
+        Some(Exit::Done) => true,
+        None => false,
+        Some(interrupted) => return Ok(interrupted),
     };
     made.keep();
 
@@ -180,7 +180,11 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
 }
 
 /// Has a running daemon take the instance up. What the daemon refuses it could not start with either: then nothing is left of it.
-async fn take_up(config: &Path, name: &InstanceName, made: &mut Made) -> anyhow::Result<Exit> {
+async fn take_up(
+    config: &Path,
+    name: &InstanceName,
+    made: &mut Made,
+) -> anyhow::Result<Option<Exit>> {
     match handover::reload(config).await {
         Ok(exit) => {
             made.keep();

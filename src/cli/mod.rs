@@ -29,6 +29,7 @@ mod sync;
 mod unlink;
 mod user;
 mod verify;
+mod watch;
 mod words;
 
 use std::ffi::OsString;

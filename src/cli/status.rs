@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use console::Term;
 use jiff::Timestamp;
-use tokio::time::MissedTickBehavior;
 
-use super::exit::{Exit, Failure};
+use super::exit::Exit;
 use super::output::Output;
 use super::reading::Reading;
-use super::words;
+use super::{watch, words};
 use crate::clock::{Clock as _, SystemClock};
 use crate::mirror::LONG_LOG_BYTES;
 use crate::mirror::read::{Health, wal_bytes};
@@ -43,46 +41,37 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
     match args.watch {
-        true => watch(&args, &config).await,
+        true => watch::watch(&args, &config).await,
         false => once(&args, &config),
     }
 }
 
-/// How often `--watch` looks.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Shows one look over the other, until a signal ends it.
-async fn watch(args: &Args, config: &Path) -> anyhow::Result<Exit> {
-    let screen = Term::stdout();
-    if !screen.is_term() {
-        return Err(
-            Failure::new("`--watch` shows on a terminal, and this is none")
-                .hint("`musterd status --json` is for programs")
-                .into(),
-        );
+fn once(args: &Args, config: &Path) -> anyhow::Result<Exit> {
+    let now = SystemClock.now();
+    let rows = args.reading.open(config)?.health(now)?;
+    let mut out = Output::stdout();
+    if args.reading.json {
+        for row in &rows {
+            out.json(row)?;
+        }
+    } else {
+        out.text(&text(args, config, &rows, now)?)?;
     }
-    // What is wrong from the beginning, like a mistyped name, is said once and ends it.
-    look_at(args, config, SystemClock.now())?;
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        look.tick().await;
-        let now = SystemClock.now();
-        let shown = match look_at(args, config, now) {
-            Ok(text) => text,
-            // A daemon that is replaced, or a mirror that is restored, is there again.
-            Err(error) => format!("{}\n", Foreign(&format!("{error:#}"))),
-        };
-        screen.clear_screen()?;
-        let mut out = Output::stdout();
-        out.text(&format!("{shown}\n{now:.0}, every 2 s; Ctrl-C ends it\n"))?;
-        out.flush()?;
-    }
+    out.flush()?;
+    Ok(verdict(&rows, now, args.max_age))
 }
 
-fn look_at(args: &Args, config: &Path, now: Timestamp) -> anyhow::Result<String> {
+/// What a person is shown at this moment.
+///
+/// # Errors
+/// When the mirror cannot be read.
+pub(super) fn shown(args: &Args, config: &Path, now: Timestamp) -> anyhow::Result<String> {
     let rows = args.reading.open(config)?.health(now)?;
-    let mut text = render(&rows, now, args.max_age);
+    text(args, config, &rows, now)
+}
+
+fn text(args: &Args, config: &Path, rows: &[Health], now: Timestamp) -> anyhow::Result<String> {
+    let mut text = render(rows, now, args.max_age);
     text.push_str(&of_the_log(wal_bytes(&args.reading.path(config)?)));
     Ok(text)
 }
@@ -96,22 +85,6 @@ fn of_the_log(wal_bytes: u64) -> String {
         "\nthe mirror's write-ahead log is {} MiB long: a reader keeps a transaction open, or no daemon moves it into the file\n",
         wal_bytes >> 20
     )
-}
-
-fn once(args: &Args, config: &Path) -> anyhow::Result<Exit> {
-    let now = SystemClock.now();
-    let rows = args.reading.open(config)?.health(now)?;
-    let mut out = Output::stdout();
-    if args.reading.json {
-        for row in &rows {
-            out.json(row)?;
-        }
-    } else {
-        out.text(&render(&rows, now, args.max_age))?;
-        out.text(&of_the_log(wal_bytes(&args.reading.path(config)?)))?;
-    }
-    out.flush()?;
-    Ok(verdict(&rows, now, args.max_age))
 }
 
 /// Whether somebody should look.

@@ -60,9 +60,9 @@ pub(crate) async fn unlink(args: Unlink, config: PathBuf) -> anyhow::Result<Exit
         .await
         .with_context(|| format!("`{name}` stays: the running daemon cannot leave it out"))?;
     let is_running = match exit {
-        Exit::Done => true,
-        Exit::Attention => false,
-        interrupted => return Ok(interrupted),
+        Some(Exit::Done) => true,
+        None => false,
+        Some(interrupted) => return Ok(interrupted),
     };
     let text = aside.remove()?;
     let mut output = Output::stdout();

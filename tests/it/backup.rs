@@ -1,23 +1,12 @@
 //! `musterd backup` while the daemon runs, and `musterd restore` as its operator meets them.
 
+use crate::harness::TIME_LIMIT;
 use crate::harness::served::Served;
-use crate::harness::{Home, TIME_LIMIT};
 
 #[test]
 fn a_backup_of_a_running_daemon_is_put_back_and_followers_are_told() {
     let served = Served::of(30);
-    let url = &served.url;
-    let home = Home::new(&[]);
-    let rules = served.sandbox.auth();
-    let text = format!(
-        "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
-         rate = {{ per_second = 1000, burst = 1000 }}\n\
-         auth = {{ type = \"client_credentials\", client_id = {:?}, client_secret = {:?} }}\n",
-        home.mirror_path(),
-        rules.client_id,
-        rules.client_secret,
-    );
-    std::fs::write(home.config_path(), text).unwrap();
+    let home = served.home("");
     let run = |args: &[&str], code: i32| {
         let ran = home.run(args);
         assert_eq!(ran.code, Some(code), "{args:?}: {ran}");

@@ -3,25 +3,10 @@
 use musterd::sandbox::{Effect, Fault, Poison, RateRule};
 use serde_json::Value;
 
-use crate::harness::served::Served;
-use crate::harness::{Auth, Home, Instance};
+use crate::harness::Home;
+use crate::harness::served::{PAGE_SIZE, Served};
 
 const USERS: usize = 120;
-
-fn linked(served: &Served) -> Home {
-    let rules = served.sandbox.auth();
-    Home::new(&[Instance {
-        name: "acme",
-        url: &served.url,
-        scim_path: "/api/now/scim",
-        auth: Auth::ClientCredentials {
-            client_id: &rules.client_id,
-            client_secret: &rules.client_secret,
-        },
-        page_size: 50,
-        more: "",
-    }])
-}
 
 fn found(home: &Home) -> Value {
     let ran = home.run(&["check", "--json"]);
@@ -32,9 +17,13 @@ fn found(home: &Home) -> Value {
 #[test]
 fn a_page_the_time_of_a_full_sync_and_what_is_shown_are_told() {
     let served = Served::of(USERS);
-    let home = linked(&served);
+    let home = served.home("");
     let told = found(&home);
-    for (key, is) in [("asked", 50), ("rows", 50), ("total", USERS as u64)] {
+    for (key, is) in [
+        ("asked", PAGE_SIZE.into()),
+        ("rows", PAGE_SIZE.into()),
+        ("total", USERS as u64),
+    ] {
         assert_eq!(told["page"][key], is, "{told}");
     }
     assert_eq!(told["full_sync"]["requests"], 3);
@@ -44,7 +33,7 @@ fn a_page_the_time_of_a_full_sync_and_what_is_shown_are_told() {
     assert!(seconds(&told) <= (3.0 * page).max(3.0 / 1_000.0), "{told}");
     assert_eq!(told["told_per_hour"], Value::Null);
     for name in ["active", "email", "title", "department", "manager"] {
-        assert_eq!(told["visible"][name]["of"], 50, "{told}");
+        assert_eq!(told["visible"][name]["of"], PAGE_SIZE, "{told}");
         assert_ne!(told["visible"][name]["seen"], 0, "{name}: {told}");
     }
 
@@ -85,7 +74,7 @@ fn a_page_the_time_of_a_full_sync_and_what_is_shown_are_told() {
 #[test]
 fn what_a_sync_would_stumble_over_is_told_before() {
     let served = Served::of(USERS);
-    let home = linked(&served);
+    let home = served.home("");
     let told = |effects: &[Effect], code: i32| {
         let faults = effects.iter().cloned().map(Fault::new);
         served.sandbox.set_faults(faults.collect());

@@ -10,7 +10,7 @@ use musterd::sandbox::{Effect, Fault};
 use tokio::time::Instant;
 
 use crate::harness::served::Served;
-use crate::harness::{Auth, Home, Instance, Running, TIME_LIMIT, rows, text};
+use crate::harness::{Home, Running, TIME_LIMIT, rows, text};
 
 const USERS: usize = 400;
 
@@ -52,7 +52,7 @@ fn a_moment() {
 fn soak(length: Duration, seed: u64) -> String {
     let mut rng = fastrand::Rng::with_seed(seed);
     let served = Served::of(USERS);
-    let home = home(&served, FREQUENT);
+    let home = served.home(FREQUENT);
     let mut daemon = home.start(&["run"]);
     daemon
         .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
@@ -96,7 +96,7 @@ fn soak(length: Duration, seed: u64) -> String {
     let gained = at_end.memory_bytes.saturating_sub(warm.memory_bytes);
     assert!(gained <= MORE_MEMORY_BYTES, "{report}");
     assert!(fired.values().sum::<u64>() > 0, "{report}");
-    let fresh = self::home(&served, "");
+    let fresh = served.home("");
     assert_eq!(fresh.sync("full").code, Some(0), "{report}");
     let living = [&fresh, &home].map(living);
     assert_eq!(living[0].len(), served.sandbox.ids().len());
@@ -107,21 +107,6 @@ fn soak(length: Duration, seed: u64) -> String {
 const FREQUENT: &str = "\
     guard.deactivations = { at_least = 1000000, count = 1000000, percent = 100, window = \"1h\" }\n\
     schedule = { incremental = \"* * * * * *\", full = \"*/5 * * * * *\", splay = { incremental = \"0s\", full = \"0s\" } }";
-
-fn home(served: &Served, more: &str) -> Home {
-    let rules = served.sandbox.auth();
-    Home::new(&[Instance {
-        name: "acme",
-        url: &served.url,
-        scim_path: "/api/now/scim",
-        auth: Auth::ClientCredentials {
-            client_id: &rules.client_id,
-            client_secret: &rules.client_secret,
-        },
-        page_size: 50,
-        more,
-    }])
-}
 
 /// Something that goes wrong, for some of the requests. No rate limit that the instance tells: it is kept for an hour, in which
 /// hardly anything would happen.

@@ -7,6 +7,13 @@ use musterd::sandbox::{self, Sandbox};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
+use super::{Auth, Home, Instance};
+
+const SCIM_PATH: &str = "/api/now/scim";
+
+/// A few pages, however small the directory is.
+pub(crate) const PAGE_SIZE: u32 = 50;
+
 /// A sandbox, served on loopback until this is dropped.
 pub(crate) struct Served {
     pub(crate) sandbox: Sandbox,
@@ -35,6 +42,22 @@ impl Served {
             end,
             _runtime: runtime,
         }
+    }
+
+    /// A home in which this is the instance `acme`; `more` stands at the end of its table.
+    pub(crate) fn home(&self, more: &str) -> Home {
+        let rules = self.sandbox.auth();
+        Home::new(&[Instance {
+            name: "acme",
+            url: &self.url,
+            scim_path: SCIM_PATH,
+            auth: Auth::ClientCredentials {
+                client_id: &rules.client_id,
+                client_secret: &rules.client_secret,
+            },
+            page_size: PAGE_SIZE,
+            more,
+        }])
     }
 }
 
