@@ -121,7 +121,8 @@ fn render(found: &Value) -> String {
         lines.push_str(&format!("  {what:<22} {says}\n"));
     };
     if let Some(total) = found["total"].as_u64() {
-        line("answers", &format!("yes, {total} users are shown"));
+        let users = words::count(total, "user");
+        line("answers", &format!("yes, {users} shown"));
     }
     if let Some(skew) = found["clock_skew_seconds"].as_i64() {
         let says = match skew.abs() {
