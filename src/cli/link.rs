@@ -155,7 +155,6 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
         None => false,
         Some(interrupted) => return Ok(interrupted),
     };
-    made.keep();
 
     let mut output = Output::stdout();
     output.text(&format!(

@@ -1,6 +1,6 @@
 //! One authenticated look at an instance: does it answer, as what, and what does it honour?
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -84,11 +84,10 @@ impl Page {
         self.rows >= self.total.min(self.asked.into())
     }
 
+    /// `None` where nobody came, and nothing follows from that.
     fn estimate(self, options: &Options, told_per_hour: Option<u32>) -> Option<Estimate> {
-        let requests = match self.total {
-            0 => 1,
-            total => total.div_ceil(self.rows.max(1)),
-        };
+        let rows = NonZeroU64::new(self.rows)?;
+        let requests = self.total.div_ceil(rows.get());
         let n = requests as f64;
         let rate = &options.rate;
         let hourly = [rate.per_hour.map(NonZeroU32::get), told_per_hour];
@@ -97,7 +96,7 @@ impl Page {
         let by_second = n / f64::from(rate.per_second.get());
         let by_hour = hourly.map_or(0.0, |limit| n / f64::from(limit.max(1)) * 3_600.0);
         let seconds = by_answers.max(by_second).max(by_hour);
-        (self.rows > 0 || self.total == 0).then_some(Estimate { requests, seconds })
+        Some(Estimate { requests, seconds })
     }
 }
 
