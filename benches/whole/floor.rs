@@ -55,7 +55,7 @@ pub(crate) fn write(mirror: &str, copy: &str) {
     let db = Connection::open(copy).expect("an empty file");
     db.execute_batch(
         "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 16384;",
+         PRAGMA cache_size = -24576; PRAGMA wal_autocheckpoint = 16384;",
     )
     .expect("the pragmas of the mirror");
     db.execute("ATTACH ?1 AS mirror", [mirror])

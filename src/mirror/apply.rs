@@ -610,21 +610,24 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_map_costs_itself_only() {
         let mut world = World::new().await;
-        let mut stage = world.stage(Mode::Full);
-        world.page(&mut stage, &[titled("a", "Agent"), titled("b", "Boss")]);
-        // Decoding would not let it through.
+        let boss = titled("b", "Boss");
+        world.sync(&[titled("a", "Agent"), boss.clone()]).await;
+        // The mirror has never written such a thing.
         let broken = r#"{"active":true,"id":"a","title":{"x":1}}"#;
-        stage
-            .conn
-            .execute("UPDATE staged SET canonical = ?1 WHERE id = 'a'", [broken])
-            .unwrap();
+        let written = world.mirror.write(move |writer| {
+            let sql = "UPDATE users SET attributes = ?1 WHERE id = 'a'";
+            Ok(writer.conn.execute(sql, [broken])?)
+        });
+        assert_eq!(written.await.unwrap(), 1);
+        let mut stage = world.stage(Mode::Full);
+        world.page(&mut stage, &[boss, titled("c", "Clerk")]);
+        world.prove_gone(&mut stage, Mode::Full);
         let applied = world.apply(stage, FULL).await;
-        assert_eq!((applied[0].created, applied[0].finished), (1, true));
-        assert_eq!(
-            world.ask::<String>("SELECT key || body FROM rejects"),
-            format!("a{broken}")
-        );
-        assert_eq!(world.ask::<i64>("SELECT rejected FROM syncs"), 1);
+        let written = (applied[0].created, applied[0].deactivated);
+        assert_eq!((written, applied[0].finished), ((1, 0), true));
+        assert_eq!(world.ask::<String>("SELECT key FROM rejects"), "a");
+        let rejected = "SELECT group_concat(rejected) FROM syncs";
+        assert_eq!(world.ask::<String>(rejected), "0,1");
     }
 
     #[tokio::test]

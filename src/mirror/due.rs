@@ -13,11 +13,12 @@ use super::gate::Watch;
 use super::read::Reader;
 use super::stage::{Stage, Staged};
 use super::staged::{StagedRow, Which};
+use crate::model::user::TextColumns;
 use crate::model::{
     ChangeRecord, Fingerprint, Proof, ResourceId, ResourceType, State, UserColumns,
 };
 use crate::reconcile::mapping::{MappingError, user_columns};
-use crate::reconcile::{diff, event};
+use crate::reconcile::{canonical, diff, event};
 
 /// The mirror's row of a resource, without its content.
 #[derive(Clone, Copy, Debug)]
@@ -147,10 +148,11 @@ impl<'a> Lookup<'a> {
     /// The id was never seen before.
     fn first(&self, staged: StagedRow) -> Due {
         match staged.staged {
-            Staged::Seen(arrived) => {
+            Staged::Seen(mut arrived) => {
                 let fingerprint = arrived.fingerprint;
-                match diff::record(event::seen(None, arrived), self.has_baseline) {
-                    Some(record) => mapped(record, Some(fingerprint)),
+                let text = std::mem::take(&mut arrived.columns);
+                match diff::record(event::seen(None, *arrived), self.has_baseline) {
+                    Some(record) => seen_as(record, text, fingerprint),
                     None => Due::Nothing(fingerprint),
                 }
             }
@@ -162,11 +164,12 @@ impl<'a> Lookup<'a> {
         let was_read_since = known.was_read_since(&staged);
         let doubtful = known.is_doubted_by(&staged, self.takes_over);
         match staged.staged {
-            Staged::Seen(arrived) => {
+            Staged::Seen(mut arrived) => {
                 let fingerprint = arrived.fingerprint;
-                match diff::record(event::seen(Some(state), arrived), self.has_baseline) {
+                let text = std::mem::take(&mut arrived.columns);
+                match diff::record(event::seen(Some(state), *arrived), self.has_baseline) {
                     Some(_) if doubtful => Due::Doubtful,
-                    Some(record) => mapped(record, Some(fingerprint)),
+                    Some(record) => seen_as(record, text, fingerprint),
                     // What was found since, and may be held, is younger.
                     None if was_read_since => Due::Void,
                     None => Due::Nothing(fingerprint),
@@ -245,6 +248,15 @@ impl Stage {
         })?;
         Ok(doubtful)
     }
+}
+
+/// The record of somebody who was read, with the columns that it gives the user: the text was mapped when it was decoded.
+fn seen_as(record: ChangeRecord, text: TextColumns, fingerprint: Fingerprint) -> Due {
+    let columns = UserColumns {
+        active: canonical::active(&record.after.canonical),
+        text,
+    };
+    Due::Record(Box::new((record, columns)), Some(fingerprint))
 }
 
 /// A record with the columns that it gives the user.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use rusqlite::types::Value;
+use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::column::{count, json, time, to_json};
@@ -22,6 +22,7 @@ pub(super) const TABLES: &str = "
         asked       INTEGER NOT NULL, -- 1: the answer about this one id
         doubted     INTEGER NOT NULL DEFAULT 0, -- 1: was doubtful when it was to be applied
         canonical   TEXT, -- null: gone, or not seen
+        columns     TEXT, -- JSON: the mapped columns of `canonical`
         created_at  TEXT,
         modified_at TEXT,
         fingerprint BLOB,
@@ -92,7 +93,7 @@ impl Stage {
             id: arrived.id.clone(),
             base,
             asked: true,
-            staged: Staged::Seen(arrived),
+            staged: Staged::Seen(Box::new(arrived)),
         };
         self.write(&row, false)?;
         Ok(())
@@ -178,7 +179,7 @@ impl Stage {
             id: arrived.id.clone(),
             base,
             asked: false,
-            staged: Staged::Seen(arrived),
+            staged: Staged::Seen(Box::new(arrived)),
         };
         if let Some(rowid) = self.known(reader, &row.id)? {
             self.seen.set(rowid);
@@ -327,13 +328,17 @@ impl Stage {
             arrived.map(|arrived| arrived.fingerprint),
             proof,
             row.base.tx,
+            arrived
+                .map(|arrived| to_json(&arrived.columns))
+                .transpose()?,
         ];
         let inserted = self
             .conn
             .prepare_cached(
                 "INSERT OR IGNORE INTO staged
-                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                     (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx,
+                      columns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(values)?;
         if inserted == 0 {
@@ -341,7 +346,7 @@ impl Stage {
                 .prepare_cached(
                     "UPDATE staged
                      SET base_seq = ?2, asked = ?4, canonical = ?5, created_at = ?6, modified_at = ?7,
-                         fingerprint = ?8, proof = ?9, base_tx = ?10
+                         fingerprint = ?8, proof = ?9, base_tx = ?10, columns = ?11
                      WHERE id = ?1",
                 )?
                 .execute(values)?;
@@ -379,7 +384,7 @@ impl Stage {
             ),
         };
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx
+            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx, columns
              FROM staged WHERE {condition} ORDER BY id"
         ))?;
         let mut rows = statement.query([bound])?;
@@ -398,14 +403,17 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
     let staged = match (json(row, 7)?, canonical) {
         (Some(proof), _) => Staged::Gone(proof),
         (None, None) => Staged::Absent,
-        (None, Some(canonical)) => Staged::Seen(Arrived {
+        (None, Some(canonical)) => Staged::Seen(Box::new(Arrived {
             resource,
             id: id.clone(),
             canonical,
             created_at: time(row, 4)?,
             modified_at: time(row, 5)?,
+            columns: json(row, 9)?.ok_or_else(|| {
+                rusqlite::Error::InvalidColumnType(9, "columns".to_owned(), Type::Null)
+            })?,
             fingerprint: row.get(6)?,
-        }),
+        })),
     };
     Ok(StagedRow {
         id,

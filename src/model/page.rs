@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::base::Base;
 use super::id::{ResourceId, ResourceType};
+use super::user::TextColumns;
 
 /// One answer of a list request, judged and cut into its resources, not yet decoded.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub struct Arrived {
     pub created_at: Option<Timestamp>,
     /// `meta.lastModified`, the instance's; `None` when missing or unreadable.
     pub modified_at: Option<Timestamp>,
+    /// The columns that its text has in the mirror, whatever becomes of `active`.
+    pub columns: TextColumns,
     /// Of the raw text that this came from.
     pub fingerprint: Fingerprint,
 }

@@ -28,13 +28,16 @@ pub const TEXT_COLUMNS: [&str; 24] = [
     "timezone",
 ];
 
+/// The values of [`TEXT_COLUMNS`], in their order.
+pub type TextColumns = [Option<String>; TEXT_COLUMNS.len()];
+
 /// The mapped columns of one user: a pure function of the canonical resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserColumns {
     /// `active`; `None` when the resource does not say.
     pub active: Option<bool>,
     /// The other columns, in the order of [`TEXT_COLUMNS`].
-    pub text: [Option<String>; TEXT_COLUMNS.len()],
+    pub text: TextColumns,
 }
 
 impl UserColumns {

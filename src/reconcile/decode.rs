@@ -45,15 +45,16 @@ fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
             },
         });
     }
-    match resource {
-        ResourceType::User => mapping::check(parsed.content())?,
-    }
+    let columns = match resource {
+        ResourceType::User => mapping::text_columns(parsed.content())?,
+    };
     Ok(Arrived {
         resource,
         id: row.id.clone(),
         canonical: parsed.to_text(),
         created_at: parsed.created_at(),
         modified_at: row.modified_at,
+        columns,
         fingerprint: fingerprint(&row.raw),
     })
 }
@@ -231,6 +232,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_columns_are_those_of_the_canonical_text(user in user(), seed: u64) {
+            let raw = user.respell(&mut fastrand::Rng::with_seed(seed));
+            if let Ok(arrived) = arrive(&raw) {
+                let columns = mapping::user_columns(&arrived.canonical).unwrap();
+                prop_assert_eq!(arrived.columns, columns.text);
+            }
+        }
+
         #[test]
         fn what_is_read_first_is_what_is_decoded(mut user in user(), seed: u64) {
             user.members().retain(|(name, _)| name != "meta");

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::canonical::{Node, Resource};
 use super::keep;
 use super::names::{ENTERPRISE_USER, SERVICENOW_USER};
-use crate::model::user::TEXT_COLUMNS;
+use crate::model::user::{TEXT_COLUMNS, TextColumns};
 use crate::model::{ResourceType, UserColumns};
 
 /// A value that does not fit its column, or a text that is no resource.
@@ -24,16 +24,16 @@ pub const MAPPING_VERSION: u32 = 2;
 /// The path and what is wrong there.
 pub fn user_columns(canonical: &str) -> Result<UserColumns, MappingError> {
     let user = Resource::parse(ResourceType::User, canonical)?;
-    let leaves = leaves(user.content())?;
     Ok(UserColumns {
         active: user.active(),
-        text: leaves.map(|leaf| Some(text(leaf?)?.into_owned())),
+        text: text_columns(user.content())?,
     })
 }
 
-/// Whether every value fits its column.
-pub(super) fn check(user: &Node<'_>) -> Result<(), MappingError> {
-    leaves(user).map(drop)
+/// Reads the mapped columns, but for `active`, out of a resource.
+pub(super) fn text_columns(user: &Node<'_>) -> Result<TextColumns, MappingError> {
+    let leaves = leaves(user)?;
+    Ok(leaves.map(|leaf| Some(text(leaf?)?.into_owned())))
 }
 
 /// One place in the resource for each of [`TEXT_COLUMNS`]: the scalar that is the column's value.

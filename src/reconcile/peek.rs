@@ -6,42 +6,117 @@
 
 use std::borrow::Cow;
 
-use crate::model::scan::first_special;
+use crate::model::scan::Specials;
 
 /// A place in an object: before a name, or before the value that follows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members<'a> {
-    rest: &'a str,
+    text: &'a str,
+    at: usize,
+    specials: Specials<'a>,
 }
 
 impl<'a> Members<'a> {
     /// Before the first member; of anything but an object there is none.
     pub(super) fn of(json: &'a str) -> Self {
-        let rest = json.trim_ascii_start().strip_prefix('{');
-        Self {
-            rest: rest.unwrap_or_default(),
-        }
+        let start = Self {
+            text: json,
+            at: 0,
+            specials: Specials::of(json.as_bytes()),
+        };
+        start
+            .blank(0)
+            .map_or(start, |at| Self { at, ..start })
+            .inside()
     }
 
     /// Goes past the next name.
     pub(super) fn name(&mut self) -> Option<Name<'a>> {
-        let (name, rest) = split_string(self.rest.trim_ascii_start())?;
-        let rest = rest.trim_ascii_start().strip_prefix(':')?;
-        self.rest = rest.trim_ascii_start();
-        Some(Name(name))
+        let start = self.blank(self.at)?;
+        let end = self.string_end(start)?;
+        let colon = self.blank(end)?;
+        if self.byte(colon)? != b':' {
+            return None;
+        }
+        self.at = self.blank(colon + 1)?;
+        Some(Name(self.text.get(start..end)?))
     }
 
     /// Goes past the value.
     pub(super) fn value(&mut self) -> Option<&'a str> {
-        let (value, rest) = split_value(self.rest)?;
-        let rest = rest.trim_ascii_start();
-        self.rest = rest.strip_prefix(',').unwrap_or_default();
+        let end = self.value_end(self.at)?;
+        let value = self.text.get(self.at..end)?;
+        self.at = match self.blank(end) {
+            Some(comma) if self.byte(comma) == Some(b',') => comma + 1,
+            _ => self.text.len(),
+        };
         Some(value)
     }
 
     /// Goes into the value, which stays the next of this object.
     pub(super) fn inside(&self) -> Self {
-        Self::of(self.rest)
+        let at = match self.byte(self.at) {
+            Some(b'{') => self.at + 1,
+            _ => self.text.len(),
+        };
+        Self { at, ..*self }
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.text.as_bytes().get(at).copied()
+    }
+
+    /// The first place from `at` on that is no blank; `None` at the end.
+    fn blank(&self, at: usize) -> Option<usize> {
+        let rest = self.text.as_bytes().get(at..)?;
+        Some(at + rest.iter().position(|byte| !byte.is_ascii_whitespace())?)
+    }
+
+    /// The end of the value that starts at `at`.
+    fn value_end(&mut self, at: usize) -> Option<usize> {
+        match self.byte(at)? {
+            b'"' => self.string_end(at),
+            b'{' | b'[' => {
+                let mut open = 0_usize;
+                let mut at = at;
+                loop {
+                    match self.byte(at)? {
+                        b'"' => {
+                            at = self.string_end(at)?;
+                            continue;
+                        }
+                        b'{' | b'[' => open += 1,
+                        b'}' | b']' => open -= 1,
+                        _ => {}
+                    }
+                    at += 1;
+                    if open == 0 {
+                        return Some(at);
+                    }
+                }
+            }
+            _ => {
+                let ends =
+                    |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+                Some(at + self.text.as_bytes()[at..].iter().position(ends)?)
+            }
+        }
+    }
+
+    /// The end of the string that starts at `at`, quotes included.
+    fn string_end(&mut self, at: usize) -> Option<usize> {
+        if self.byte(at)? != b'"' {
+            return None;
+        }
+        let mut at = at + 1;
+        loop {
+            at = self.specials.next(at)?;
+            match self.byte(at)? {
+                b'"' => return Some(at + 1),
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
     }
 }
 
@@ -73,54 +148,6 @@ pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
     }
     let text = json.strip_prefix('"')?.strip_suffix('"')?;
     Some(Cow::Borrowed(text))
-}
-
-/// Cuts behind the value that the text starts with.
-fn split_value(json: &str) -> Option<(&str, &str)> {
-    match json.as_bytes().first()? {
-        b'"' => split_string(json),
-        b'{' | b'[' => {
-            let mut open = 0_usize;
-            let mut place = 0;
-            loop {
-                match json.as_bytes().get(place)? {
-                    b'"' => {
-                        place += string_len(&json.as_bytes()[place..])?;
-                        continue;
-                    }
-                    b'{' | b'[' => open += 1,
-                    b'}' | b']' => open -= 1,
-                    _ => {}
-                }
-                place += 1;
-                if open == 0 {
-                    return json.split_at_checked(place);
-                }
-            }
-        }
-        _ => json.split_at_checked(json.find([',', '}', ']', ' ', '\t', '\n', '\r'])?),
-    }
-}
-
-/// Cuts behind the string that the text starts with.
-fn split_string(json: &str) -> Option<(&str, &str)> {
-    json.split_at_checked(string_len(json.as_bytes())?)
-}
-
-/// The length of the string that the text starts with, quotes included.
-fn string_len(json: &[u8]) -> Option<usize> {
-    let mut place = 1;
-    if json.first() != Some(&b'"') {
-        return None;
-    }
-    loop {
-        place = first_special(json, place)?;
-        match json.get(place)? {
-            b'"' => return Some(place + 1),
-            b'\\' => place += 2,
-            _ => place += 1,
-        }
-    }
 }
 
 #[cfg(test)]

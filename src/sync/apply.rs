@@ -83,8 +83,9 @@ pub(super) async fn apply(
         }
     }
     row.outcome = Outcome::Succeeded;
+    let mirror = sync.mirror.clone();
     read::blocking(move || {
-        drop(reader);
+        mirror.rest(reader);
         stage.end();
         Ok(())
     })

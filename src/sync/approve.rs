@@ -95,7 +95,7 @@ pub async fn approve(
         }
     }
     let (instance, hold_id) = (source.instance.clone(), hold.id);
-    let fates = mirror.read(move |reader| fates(&reader, &instance, hold_id, &held, &asking));
+    let fates = mirror.read(move |reader| fates(reader, &instance, hold_id, &held, &asking));
     Ok((row, fates.await?))
 }
 
@@ -138,7 +138,7 @@ async fn release(
         fits: String::new(),
     };
     let started_at = row.started_at;
-    let reader = mirror.read(Ok).await?;
+    let reader = mirror.lend().await?;
     let (stage, reader) = blocking(move || {
         let (stage, _none) = Stage::open(None, &key, &reader, started_at, RESUME_MAX_AGE)?;
         Ok((stage, reader))
@@ -250,8 +250,9 @@ async fn apply(
             (stage, reader) = settle::leave(stage, reader, left).await?;
         }
     }
+    let mirror = mirror.clone();
     blocking(move || {
-        drop(reader);
+        mirror.rest(reader);
         stage.end();
         Ok(())
     })

@@ -359,7 +359,7 @@ impl<'a> Attempt<'a> {
         row: &mut SyncRow,
         learned: &mut Option<Capabilities>,
     ) -> Result<(Vec<Opened>, u64), Error> {
-        let reader = self.mirror.read(Ok).await?;
+        let reader = self.mirror.lend().await?;
         let read = self.reading.read(reader).await?;
         row.certificate = Some(read.certificate.clone());
         row.seen = read.certificate.distinct;

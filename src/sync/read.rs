@@ -13,7 +13,9 @@ use crate::mirror::Reader;
 use crate::mirror::apply::{Planned, Treatment, Watch};
 use crate::mirror::read::SourceRow;
 use crate::mirror::stage::{self, Interrupted, Stage, StageKey};
-use crate::model::{Capabilities, Certificate, Mode, Page, PageReport, ResourceType};
+use crate::model::{
+    Arrived, Capabilities, Certificate, Mode, Page, PageReport, Reject, ResourceType, Row,
+};
 use crate::reconcile;
 use crate::scim::client::Session;
 use crate::scim::crawl::{Crawl, CrawlOptions, CrawlPosition, Head};
@@ -371,13 +373,38 @@ fn take(
     let fresh = stage.compare(reader, &page)?;
     let mut arrived = Vec::with_capacity(fresh.len());
     let mut rejects = page.rejects;
-    for place in fresh {
-        match reconcile::decode::decode(resource, &page.rows[place]) {
+    for decoded in decode(resource, &page.rows, &fresh) {
+        match decoded {
             Ok(resource) => arrived.push(resource),
             Err(reject) => rejects.push(reject),
         }
     }
     Ok(stage.put(reader, page.base, arrived, rejects)?)
+}
+
+/// Fewer resources are not worth a thread.
+const WORTH_A_THREAD: usize = 64;
+
+/// Decodes these places of a page, a whole one on two cores: a first sync decodes everybody.
+fn decode(resource: ResourceType, rows: &[Row], places: &[usize]) -> Vec<Result<Arrived, Reject>> {
+    let decode = |places: &[usize]| -> Vec<_> {
+        let rows = places.iter().map(|place| &rows[*place]);
+        rows.map(|row| reconcile::decode::decode(resource, row))
+            .collect()
+    };
+    if places.len() < WORTH_A_THREAD {
+        return decode(places);
+    }
+    let (one, other) = places.split_at(places.len() / 2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| decode(other));
+        let mut decoded = decode(one);
+        match other.join() {
+            Ok(others) => decoded.extend(others),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        decoded
+    })
 }
 
 /// Runs a piece of work that waits for the disk.

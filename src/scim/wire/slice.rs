@@ -4,7 +4,7 @@
 //! strict: what it accepts, `serde_json` accepts with the same borders. Of all else it says nothing, and `serde_json` reads the
 //! page as if this were not here: every error is that reader's.
 
-use crate::model::scan::first_special;
+use crate::model::scan::Specials;
 
 /// A page in three pieces.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub(super) fn slice(page: &str) -> Option<Sliced<'_>> {
     let mut at = Place {
         text: page.as_bytes(),
         at: 0,
+        specials: Specials::of(page.as_bytes()),
     };
     let mut found = None;
     at.blank();
@@ -69,6 +70,7 @@ pub(super) fn slice(page: &str) -> Option<Sliced<'_>> {
 struct Place<'a> {
     text: &'a [u8],
     at: usize,
+    specials: Specials<'a>,
 }
 
 impl Place<'_> {
@@ -165,7 +167,7 @@ impl Place<'_> {
     fn string(&mut self) -> Option<()> {
         self.take(b'"')?;
         loop {
-            self.at = first_special(self.text, self.at)?;
+            self.at = self.specials.next(self.at)?;
             match self.next()? {
                 b'"' => {
                     self.at += 1;
