@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, OpenFlags, Statement};
 
 use crate::measure::{self, Cost};
 
 /// Users on a page.
 const PAGE: usize = 200;
+
+/// Users of a transaction where rows are written one by one: as many as the mirror writes at most.
+const TRANSACTION: usize = 10_000;
 
 /// No user is rendered shorter than this.
 const LEAST_USER_BYTES: usize = 1_000;
@@ -17,10 +21,10 @@ pub(crate) fn reading(folder: &Path, url: &str, users: usize) -> Cost {
     measure::run_self(folder, &["role:floor", url, &users.to_string()])
 }
 
-/// What SQLite needs for copying what a first sync wrote.
-pub(crate) fn writing(folder: &Path, mirror: &Path, copy: &Path) -> Cost {
+/// What SQLite needs for copying what a first sync wrote, by one of the roles below.
+pub(crate) fn writing(folder: &Path, role: &str, mirror: &Path, copy: &Path) -> Cost {
     let [mirror, copy] = [mirror, copy].map(|path| path.to_str().expect("a path of text"));
-    measure::run_self(folder, &["role:write-floor", mirror, copy])
+    measure::run_self(folder, &[role, mirror, copy])
 }
 
 /// The role `floor`: reads so many users by `startIndex` on one connection, with the client's HTTP library.
@@ -50,12 +54,89 @@ pub(crate) fn read(url: &str, users: &str) {
     assert!(bytes > users * LEAST_USER_BYTES, "only {bytes} bytes came");
 }
 
-/// The role `write-floor`: copies what a first sync writes for each user into an empty file of the same schema.
+/// The role `write-floor`: copies what a first sync writes for each user into an empty file of the same schema. SQLite does not
+/// even look into the rows, and fills each index in its own order.
 pub(crate) fn write(mirror: &str, copy: &str) {
+    let db = empty_beside(mirror, copy);
+    db.execute_batch(
+        "BEGIN IMMEDIATE;
+         INSERT INTO main.users SELECT * FROM mirror.users;
+         INSERT INTO main.changes SELECT * FROM mirror.changes;
+         INSERT INTO main.fingerprints SELECT * FROM mirror.fingerprints;
+         INSERT INTO main.seals SELECT * FROM mirror.seals;
+         COMMIT;",
+    )
+    .expect("the copy");
+    move_log(&db);
+}
+
+/// The role `row-floor`: the same rows user by user through bound values, as whoever computes rows must write them.
+pub(crate) fn write_by_row(mirror: &str, copy: &str) {
+    let db = empty_beside(mirror, copy);
+    let mirror = Connection::open_with_flags(mirror, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .expect("the finished mirror");
+    let ordered = |table: &str, order: &str| {
+        let sql = format!("SELECT * FROM {table} ORDER BY {order}");
+        mirror.prepare(&sql).expect("a table of the mirror")
+    };
+    let mut from = [
+        ordered("users", "rowid"),
+        ordered("changes", "rowid"),
+        ordered("fingerprints", "instance, resource, id"),
+        ordered("seals WHERE of = 'users'", "key"),
+        ordered("seals WHERE of = 'changes'", "key"),
+    ];
+    let mut into: Vec<Statement<'_>> = from
+        .iter()
+        .zip(["users", "changes", "fingerprints", "seals", "seals"])
+        .map(|(from, table)| {
+            let marks = vec!["?"; from.column_count()].join(", ");
+            let sql = format!("INSERT INTO {table} VALUES ({marks})");
+            db.prepare(&sql).expect("the same table")
+        })
+        .collect();
+    let mut from: Vec<_> = from
+        .iter_mut()
+        .map(|rows| rows.query([]).expect("its rows"))
+        .collect();
+    let mut users = 0_usize;
+    loop {
+        if users.is_multiple_of(TRANSACTION) {
+            let between = if users > 0 {
+                "COMMIT; BEGIN IMMEDIATE"
+            } else {
+                "BEGIN IMMEDIATE"
+            };
+            db.execute_batch(between).expect("a transaction");
+        }
+        users += 1;
+        let mut any = false;
+        for (rows, into) in from.iter_mut().zip(&mut into) {
+            if let Some(row) = rows.next().expect("a row") {
+                for place in 0..into.parameter_count() {
+                    let value = row.get_ref(place).expect("a value");
+                    into.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(value))
+                        .expect("the same value");
+                }
+                into.raw_execute().expect("the same row");
+                any = true;
+            }
+        }
+        if !any {
+            break;
+        }
+    }
+    db.execute_batch("COMMIT").expect("the last transaction");
+    drop((from, into));
+    move_log(&db);
+}
+
+/// An empty file of the mirror's schema and with its settings, and the mirror beside it.
+fn empty_beside(mirror: &str, copy: &str) -> Connection {
     let db = Connection::open(copy).expect("an empty file");
     db.execute_batch(
         "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         PRAGMA cache_size = -24576; PRAGMA wal_autocheckpoint = 16384;",
+         PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 16384;",
     )
     .expect("the pragmas of the mirror");
     db.execute("ATTACH ?1 AS mirror", [mirror])
@@ -71,15 +152,10 @@ pub(crate) fn write(mirror: &str, copy: &str) {
     for statement in schema {
         db.execute_batch(&statement).expect("a table or an index");
     }
-    db.execute_batch(
-        "BEGIN IMMEDIATE;
-         INSERT INTO main.users SELECT * FROM mirror.users;
-         INSERT INTO main.changes SELECT * FROM mirror.changes;
-         INSERT INTO main.fingerprints SELECT * FROM mirror.fingerprints;
-         INSERT INTO main.seals SELECT * FROM mirror.seals;
-         COMMIT;",
-    )
-    .expect("the copy");
+    db
+}
+
+fn move_log(db: &Connection) {
     db.query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         .expect("the log is moved into the file");
 }

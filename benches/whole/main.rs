@@ -39,6 +39,7 @@ fn main() {
         ["role:measure", report, program, ref rest @ ..] => measure::launch(report, program, rest),
         ["role:floor", url, users] => floor::read(url, users),
         ["role:write-floor", mirror, copy] => floor::write(mirror, copy),
+        ["role:row-floor", mirror, copy] => floor::write_by_row(mirror, copy),
         _ => run(&cli::Cli::parse()),
     }
 }

@@ -20,7 +20,7 @@ const PRAGMAS: &str = "
 
 /// What the writer needs besides.
 const WRITER_PRAGMAS: &str = "
-    PRAGMA cache_size = -24576;              -- 24 MiB: names and addresses go anywhere into their indexes
+    PRAGMA cache_size = -16384;              -- 16 MiB: names and addresses go anywhere into their indexes
     PRAGMA synchronous = FULL;               -- a `seq` that a reader has read survives a power cut (promise P3)
     PRAGMA journal_size_limit = 67108864;    -- 64 MiB: a log that was once longer is cut after it was moved
     PRAGMA wal_autocheckpoint = 32768;       -- 256 MiB: the mirror checkpoints between transactions by itself, outside of
