@@ -53,6 +53,11 @@ pub enum Request {
         /// The instance.
         instance: String,
     },
+    /// Remove the users of an instance that is not configured any more, with a record for each.
+    Drop {
+        /// The instance.
+        instance: String,
+    },
     /// Put the configuration in force as it is now.
     Reload,
 }

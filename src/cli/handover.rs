@@ -16,9 +16,10 @@ use crate::config::{self, Settings};
 use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
 use crate::daemon::execute::{self, Executor};
 use crate::daemon::fleet::Fleet;
-use crate::daemon::link;
+use crate::daemon::{link, removal};
 use crate::mirror::lock::Lock;
 use crate::mirror::{self, Mirror, Reader};
+use crate::model::InstanceName;
 
 /// Has the running daemon read its configuration anew. `None`: none runs.
 ///
@@ -31,6 +32,28 @@ pub(super) async fn reload(config: &Path) -> anyhow::Result<Option<Exit>> {
     }
     let exit = carry_out(config, Request::Reload, |_line| Ok(())).await?;
     Ok(Some(exit))
+}
+
+/// Why the daemon alone could do what a request asks for, where none runs.
+///
+/// # Errors
+/// When that cannot be found out.
+pub(super) fn needs_daemon(mirror: &Path) -> anyhow::Result<Option<String>> {
+    match mirror::lock::is_held(mirror)? {
+        true => Ok(None),
+        false => not_as_root(mirror),
+    }
+}
+
+fn not_as_root(mirror: &Path) -> anyhow::Result<Option<String>> {
+    let owner = outside::other_owner_of_the_folder(mirror)?;
+    Ok(owner.map(|owner| {
+        format!(
+            "no daemon runs, and the folder of `{}` belongs to the account {owner}, which could not open what root makes \
+             there: run this as that account, with `sudo -u`",
+            mirror.display()
+        )
+    }))
 }
 
 /// Does what a request asks for, here or in the daemon; `show` is given each line.
@@ -104,12 +127,8 @@ async fn work(
     // It has ended since it was looked for, and nothing is to be done in its place.
     anyhow::ensure!(request != Request::Reload, "the daemon has just ended");
     let settings = config::load(&outside::sources(&config))?;
-    if let Some(owner) = outside::other_owner_of_the_folder(&settings.mirror.path)? {
-        return Ok(Ended::Failed(format!(
-            "no daemon runs, and the folder of `{}` belongs to the account {owner}, which could not open what root makes \
-             there: run this as that account, with `sudo -u`",
-            settings.mirror.path.display()
-        )));
+    if let Some(why) = not_as_root(&settings.mirror.path)? {
+        return Ok(Ended::Failed(why));
     }
     if !log_aside() {
         outside::log(&settings.log)?;
@@ -209,7 +228,14 @@ async fn in_mirror(
         execute::relink(&mirror, settings, instance).await?;
         return Ok(Ended::Done);
     }
-    let fleet = Fleet::assemble(settings, mirror, &outside::surroundings()?).await?;
+    let surroundings = outside::surroundings()?;
+    if let Request::Drop { instance } = &request {
+        let (name, pins) = (InstanceName::parse(instance)?, link::pins(settings));
+        // As at a start: whoever is not configured is unlinked.
+        mirror.write(move |writer| writer.link(&pins)).await?;
+        return removal::remove(&mirror, &surroundings.clock, &name, &lines, &stop).await;
+    }
+    let fleet = Fleet::assemble(settings, mirror, &surroundings).await?;
     let executor = Executor {
         fleet: Arc::new(fleet),
         load: outside::loader(config),

@@ -207,7 +207,7 @@ async fn take_up(
 }
 
 /// Asks on a thread of its own. `None` after Ctrl-C, with the terminal as it was: a secret is typed unseen.
-async fn on_the_terminal<T: Send + 'static>(
+pub(super) async fn on_the_terminal<T: Send + 'static>(
     ask: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<Option<T>> {
     let before = termios::tcgetattr(io::stdin()).ok();
@@ -286,7 +286,7 @@ fn lines_of_stdin() -> anyhow::Result<Vec<SecretString>> {
         .collect())
 }
 
-fn ask(name: &str) -> anyhow::Result<SecretString> {
+pub(super) fn ask(name: &str) -> anyhow::Result<SecretString> {
     // Where the secrets are asked for, also if stderr goes elsewhere.
     let terminal = std::fs::File::options().write(true).open("/dev/tty");
     terminal

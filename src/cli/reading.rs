@@ -48,7 +48,8 @@ pub(crate) fn check_instance(reader: &Reader, instance: &str) -> anyhow::Result<
         .into_iter()
         .map(|pin| pin.instance.to_string())
         .collect();
-    if known.iter().any(|name| name == instance) {
+    // Of one whose users were removed there is the past.
+    if known.iter().any(|name| name == instance) || reader.is_in_feed(instance)? {
         return Ok(());
     }
     let hint = match known.len() {

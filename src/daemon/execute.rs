@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Loader;
 use super::fleet::Fleet;
 use super::link::{self, Link, PinError};
+use super::removal;
 use crate::clock::SharedClock;
 use crate::config::{self, Settings};
 use crate::control::{Ended, Execute, Lines, Request};
@@ -71,6 +72,7 @@ impl Execute for Executor {
                 self.approve(hold_id, &digest, &lines, &stop).await
             }
             Request::Relink { instance } => self.relink(&instance).await,
+            Request::Drop { instance } => self.drop_users(&instance, &lines, &stop).await,
             Request::Reload => self.put_in_force().await,
         };
         ended.unwrap_or_else(|error| failed(&error))
@@ -218,6 +220,21 @@ impl Executor {
     async fn relink(&self, instance: &str) -> anyhow::Result<Ended> {
         relink(&self.fleet.mirror, &(self.load)()?, instance).await?;
         self.put_in_force().await
+    }
+
+    async fn drop_users(
+        &self,
+        instance: &str,
+        lines: &Lines,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let name = InstanceName::parse(instance)?;
+        let lanes = self.fleet.lanes_that_end(&name);
+        let mut turns = Vec::new();
+        for lane in &lanes {
+            turns.extend(lane.all().await);
+        }
+        removal::remove(&self.fleet.mirror, &self.fleet.clock, &name, lines, stop).await
     }
 
     async fn put_in_force(&self) -> anyhow::Result<Ended> {

@@ -2,14 +2,14 @@
 //!
 //! The daemon and a command that found the lock free do the same work through this.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::link::{Link, Links, Surroundings, check_pins, named, pins, reuse};
+use super::link::{Lanes, Link, Links, Surroundings, check_pins, named, pins, reuse};
 use super::meter::Meter;
 use super::report::Reporter;
 use crate::clock::SharedClock;
@@ -39,6 +39,8 @@ pub struct Fleet {
 /// What a new configuration replaces.
 struct InForce {
     links: Links,
+    /// Of links that were taken out: what is under way comes to its end.
+    leaving: Vec<(InstanceName, Weak<Lanes>)>,
     full_syncs: Places,
     kept: MirrorSettings,
 }
@@ -64,6 +66,7 @@ impl Fleet {
         let links = link_all(settings, &mirror, surroundings, &Links::new()).await?;
         let in_force = InForce {
             links,
+            leaving: Vec::new(),
             full_syncs: Places::new(settings.daemon.max_full_syncs),
             kept: settings.mirror.clone(),
         };
@@ -95,7 +98,16 @@ impl Fleet {
             .in_force
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        in_force.links = links;
+        let before = std::mem::replace(&mut in_force.links, links);
+        in_force
+            .leaving
+            .retain(|(_, lanes)| lanes.strong_count() > 0);
+        let left = before
+            .values()
+            .map(|link| (link.name.clone(), Arc::downgrade(&link.lanes)));
+        in_force
+            .leaving
+            .extend(left.filter(|(name, _)| !settings.instances.contains_key(name)));
         in_force.full_syncs.resize(settings.daemon.max_full_syncs);
         in_force.kept = settings.mirror.clone();
         Ok(())
@@ -109,6 +121,16 @@ impl Fleet {
     #[must_use]
     pub fn links(&self) -> Vec<Arc<Link>> {
         self.in_force().links.values().cloned().collect()
+    }
+
+    /// Where what is under way of an instance that was taken out comes to its end.
+    pub(super) fn lanes_that_end(&self, instance: &InstanceName) -> Vec<Arc<Lanes>> {
+        let in_force = self.in_force();
+        let leaving = in_force.leaving.iter();
+        leaving
+            .filter(|(name, _)| name == instance)
+            .filter_map(|(_, lanes)| lanes.upgrade())
+            .collect()
     }
 
     /// The instances that a command names, or all.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::clock::SharedClock;
 use crate::config::Settings;
@@ -50,6 +50,17 @@ pub(super) struct Lanes {
     full: Mutex<()>,
     incremental: Mutex<()>,
     approval: Mutex<()>,
+}
+
+impl Lanes {
+    /// All turns, when what is under way has ended.
+    pub(super) async fn all(&self) -> [MutexGuard<'_, ()>; 3] {
+        [
+            self.full.lock().await,
+            self.incremental.lock().await,
+            self.approval.lock().await,
+        ]
+    }
 }
 
 /// The configuration and the mirror disagree about what an instance is (contract, section 4a).

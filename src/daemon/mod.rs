@@ -6,6 +6,7 @@ mod keep;
 pub mod link;
 pub mod meter;
 mod outlets;
+pub mod removal;
 pub mod report;
 mod status;
 

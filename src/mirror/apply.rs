@@ -12,6 +12,7 @@ use super::error::Error;
 use super::gate::{Gate, Passed};
 use super::holding::Left;
 use super::record::{IN_PART, Pen};
+use super::seal::Touched;
 use super::stage::Stage;
 use super::staged::{StagedRow, Which};
 use crate::model::{Kind, Mode, ResourceId, ResourceType};
@@ -25,6 +26,7 @@ pub use super::syncs::{Finish, SyncRow};
 /// The writer inside one transaction.
 pub struct Writer<'a> {
     pub(super) conn: &'a Connection,
+    pub(super) touched: &'a Touched,
 }
 
 /// What every batch of one sync shares.
@@ -86,8 +88,8 @@ pub struct Applied {
 const IDLE_PER_RECORD: usize = 4;
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(conn: &'a Connection) -> Self {
-        Self { conn }
+    pub(super) fn new(conn: &'a Connection, touched: &'a Touched) -> Self {
+        Self { conn, touched }
     }
 
     /// Applies staged resources in the order of ids, after `after`, until `batch.limit` records are written or

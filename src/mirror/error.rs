@@ -148,6 +148,9 @@ pub enum Error {
     /// The mirror has no such instance.
     #[error("the mirror knows no instance `{0}`")]
     UnknownInstance(InstanceName),
+    /// Its users are not removed while it is synced.
+    #[error("instance `{0}` is linked: only of one that is `unlinked` are the users removed")]
+    StillLinked(InstanceName),
     /// The mirror has no such hold.
     #[error("there is no hold {0}: see `musterd holds`")]
     UnknownHold(i64),

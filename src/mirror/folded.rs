@@ -28,7 +28,8 @@ pub(super) struct Resource {
     pub(super) kind: String,
     pub(super) id: String,
     pub(super) records: u64,
-    pub(super) folded: Result<Folded, String>,
+    /// `None`: nobody is left of it.
+    pub(super) folded: Result<Option<Folded>, String>,
 }
 
 impl<'a> Records<'a> {
@@ -79,14 +80,17 @@ impl Resource {
     fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
         self.records += 1;
         self.folded = match std::mem::replace(&mut self.folded, Err(String::new())) {
-            Ok(before) => folded(Some(before), row)?,
+            Ok(before) => folded(before, row)?,
             Err(why) => Err(why),
         };
         Ok(())
     }
 }
 
-fn folded(before: Option<Folded>, row: &Row<'_>) -> rusqlite::Result<Result<Folded, String>> {
+fn folded(
+    before: Option<Folded>,
+    row: &Row<'_>,
+) -> rusqlite::Result<Result<Option<Folded>, String>> {
     let record = FoldInput {
         seq: row.get(3)?,
         is_base: row.get(4)?,

@@ -1,5 +1,4 @@
-//! The ladder of schema versions over `user_version`: one transaction a step, forward only. The last step seals what is
-//! there.
+//! The ladder of schema versions over `user_version`: one transaction a step, forward only.
 
 use std::path::Path;
 
@@ -8,10 +7,31 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::error::Error;
 use super::{backup, beside, connect, file, seal};
 
+/// A step of the ladder.
+#[derive(Clone, Copy)]
+struct Step {
+    sql: &'static str,
+    /// Whether rows are others after it, or have no seal: then all are sealed in its transaction, as they are. That reads and hashes
+    /// the whole file, and whatever was altered before is not found any more.
+    seals: bool,
+}
+
 /// Each step leads to the version that is its place, counted from 1. A step that was released is never edited.
-const STEPS: &[&str] = &[
-    include_str!("migrations/0001_mirror_and_feed.sql"),
-    include_str!("migrations/0002_seals.sql"),
+const STEPS: &[Step] = &[
+    Step {
+        sql: include_str!("migrations/0001_mirror_and_feed.sql"),
+        // There is no table for them yet.
+        seals: false,
+    },
+    Step {
+        sql: include_str!("migrations/0002_seals.sql"),
+        seals: true,
+    },
+    Step {
+        sql: include_str!("migrations/0003_unlinked.sql"),
+        // Only what may be written is another.
+        seals: false,
+    },
 ];
 
 /// The newest schema version.
@@ -55,7 +75,7 @@ pub(super) fn climb_to_newest(conn: &mut Connection) -> Result<(), Error> {
     climb(conn, STEPS)
 }
 
-fn migrate_by(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Error> {
+fn migrate_by(conn: &mut Connection, path: &Path, steps: &[Step]) -> Result<(), Error> {
     let target = steps.len();
     if connect::schema_version(conn)? < to_version(target) {
         copy_beside(conn, path, target)?;
@@ -64,15 +84,15 @@ fn migrate_by(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), 
     Ok(())
 }
 
-fn climb(conn: &mut Connection, steps: &[&str]) -> Result<(), Error> {
+fn climb(conn: &mut Connection, steps: &[Step]) -> Result<(), Error> {
     for (place, step) in steps.iter().enumerate() {
         let version = to_version(place + 1);
         if connect::schema_version(conn)? >= version {
             continue;
         }
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute_batch(step)?;
-        if place + 1 == steps.len() {
+        tx.execute_batch(step.sql)?;
+        if step.seals {
             seal::everything(&tx)?;
         }
         tx.pragma_update(None, "user_version", version)?;
@@ -104,7 +124,7 @@ fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Erro
 pub(super) fn schema_difference(conn: &Connection) -> Result<Option<String>, Error> {
     let ours = Connection::open_in_memory()?;
     for step in STEPS {
-        ours.execute_batch(step)?;
+        ours.execute_batch(step.sql)?;
     }
     let mut expected = ours.prepare(
         "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name",
@@ -207,6 +227,10 @@ mod tests {
         (dir, path, conn)
     }
 
+    fn step(sql: &'static str) -> Step {
+        Step { sql, seals: true }
+    }
+
     fn text(conn: &Connection, sql: &str) -> String {
         conn.query_row(sql, [], |row| row.get::<_, Option<String>>(0))
             .unwrap()
@@ -250,6 +274,7 @@ mod tests {
     #[test]
     fn every_column_and_index_says_what_it_is_for() {
         for step in STEPS {
+            let step = step.sql;
             for line in step.lines().filter(|line| line.starts_with("    ")) {
                 let is_column =
                     line.contains(" TEXT") || line.contains(" INTEGER") || line.contains(" BLOB");
@@ -301,7 +326,7 @@ mod tests {
     #[test]
     fn a_step_is_climbed_once_after_a_copy() {
         let (_dir, path, mut conn) = new_mirror();
-        let steps = [STEPS, &["CREATE TABLE more (x)"]].concat();
+        let steps = [STEPS, &[step("CREATE TABLE more (x)")]].concat();
         migrate_by(&mut conn, &path, &steps).unwrap();
         migrate_by(&mut conn, &path, &steps).unwrap();
         assert_eq!(connect::schema_version(&conn).unwrap(), VERSION + 1);
@@ -319,10 +344,43 @@ mod tests {
     fn a_step_that_fails_leaves_the_version_before_it() {
         let (_dir, path, mut conn) = new_mirror();
         let twice = "CREATE TABLE more (x); CREATE TABLE more (x)";
-        let steps = [STEPS, &[twice]].concat();
+        let steps = [STEPS, &[step(twice)]].concat();
         migrate_by(&mut conn, &path, &steps).unwrap_err();
         assert_eq!(connect::schema_version(&conn).unwrap(), VERSION);
         assert!(conn.prepare("SELECT x FROM more").is_err());
+    }
+
+    #[test]
+    fn the_step_to_version_3_touches_no_row_and_keeps_indexes_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mirror.db");
+        let mut conn = Connection::open(&path).unwrap();
+        climb(&mut conn, &STEPS[..2]).unwrap();
+        let record = "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+                      VALUES (?1, 1, 'a', 'User', 'b', 'deactivate', ?2, '{}', 't')";
+        let refused = |conn: &Connection, reason: &str| conn.execute(record, (9, reason)).is_err();
+        assert!(refused(&conn, "unlinked"));
+        conn.execute(record, (1, "gone")).unwrap();
+        conn.execute_batch("CREATE INDEX theirs ON changes (kind)")
+            .unwrap();
+        seal::everything(&conn).unwrap();
+        conn.execute("UPDATE changes SET id = 'altered'", [])
+            .unwrap();
+        let reading = Connection::open(&path).unwrap();
+        let table = "SELECT group_concat(rootpage) FROM sqlite_master WHERE name LIKE 'changes%'";
+        let pages = text(&reading, table);
+        climb(&mut conn, STEPS).unwrap();
+
+        assert_eq!(text(&reading, table), pages, "where it was");
+        assert_eq!(schema_difference(&reading).unwrap(), None);
+        // A row that was altered is not sealed as it is now.
+        let sealed = "SELECT group_concat(hex(seal)) FROM seals WHERE of = 'changes'";
+        let kept = text(&conn, sealed);
+        conn.execute(record, (2, "unlinked")).unwrap();
+        assert!(refused(&conn, "fired"));
+        assert_eq!(text(&reading, "PRAGMA integrity_check"), "ok");
+        seal::everything(&conn).unwrap();
+        assert!(!text(&conn, sealed).starts_with(&kept));
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod folded;
 pub mod health;
 pub mod holds;
 pub mod instances;
+pub mod removal;
 pub mod users;
 
 mod column;
@@ -345,11 +346,11 @@ impl Shared {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         // A panic rolls back, like any error. But whatever else it left behind in this process is unknown, so the
         // mirror takes no more writes and the daemon ends: half a daemon would look alive.
-        let value =
-            catch_unwind(AssertUnwindSafe(|| write(&Writer::new(&tx)))).unwrap_or_else(|_| {
-                self.broken.store(true, Ordering::Release);
-                Err(Error::Panicked)
-            })?;
+        let writer = Writer::new(&tx, &owned.touched);
+        let value = catch_unwind(AssertUnwindSafe(|| write(&writer))).unwrap_or_else(|_| {
+            self.broken.store(true, Ordering::Release);
+            Err(Error::Panicked)
+        })?;
         owned.touched.seal(&tx)?;
         let base = tx::base(&tx)?;
         self.files.check()?;

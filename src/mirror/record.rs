@@ -11,7 +11,7 @@ use super::seal;
 use super::syncs::known_instance;
 use crate::model::time::{our_text, their_text};
 use crate::model::user::TEXT_COLUMNS;
-use crate::model::{ChangeRecord, Fingerprint, ResourceId, UserColumns};
+use crate::model::{ChangeRecord, Fingerprint, InstanceName, ResourceId, UserColumns};
 
 /// Columns of `users` that a record decides, before those of [`TEXT_COLUMNS`].
 const RECORD_COLUMNS: [&str; 7] = [
@@ -103,28 +103,14 @@ impl<'a> Pen<'a> {
         self.last_seq += 1;
         let observed_at = our_text(self.observed_at);
         let modified_at = record.after.modified_at.map(their_text);
-        let proof = record.proof.as_ref().map(to_json).transpose()?;
-        self.conn
-            .prepare_cached(
-                "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, changed, after, proof,
-                                      hold_id, source_modified_at, observed_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            )?
-            .execute(params![
-                self.last_seq,
-                self.batch.sync_id,
-                self.batch.watch.instance.as_str(),
-                record.resource.as_str(),
-                record.id.as_str(),
-                record.kind.as_str(),
-                record.reason.as_str(),
-                record.changed,
-                record.after.canonical,
-                proof,
-                hold_id,
-                modified_at,
-                observed_at,
-            ])?;
+        let place = Place {
+            seq: self.last_seq,
+            sync_id: self.batch.sync_id,
+            instance: &self.batch.watch.instance,
+            hold_id,
+            observed_at: &observed_at,
+        };
+        append(self.conn, &place, record)?;
 
         // What the feed says again and again: a user without `active` is active.
         let active = columns.active.unwrap_or(true);
@@ -227,6 +213,44 @@ impl<'a> Pen<'a> {
         }
         Ok(())
     }
+}
+
+/// What only the feed gives a record.
+pub(super) struct Place<'a> {
+    pub(super) seq: i64,
+    pub(super) sync_id: i64,
+    pub(super) instance: &'a InstanceName,
+    pub(super) hold_id: Option<i64>,
+    pub(super) observed_at: &'a str,
+}
+
+/// Writes a row of `changes`.
+pub(super) fn append(
+    conn: &Connection,
+    place: &Place<'_>,
+    record: &ChangeRecord,
+) -> Result<(), Error> {
+    conn.prepare_cached(
+        "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, changed, after, proof,
+                              hold_id, source_modified_at, observed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    )?
+    .execute(params![
+        place.seq,
+        place.sync_id,
+        place.instance.as_str(),
+        record.resource.as_str(),
+        record.id.as_str(),
+        record.kind.as_str(),
+        record.reason.as_str(),
+        record.changed,
+        record.after.canonical,
+        record.proof.as_ref().map(to_json).transpose()?,
+        place.hold_id,
+        record.after.modified_at.map(their_text),
+        place.observed_at,
+    ])?;
+    Ok(())
 }
 
 /// Whether a record says that no indexed column changes: `changed` has the columns as its paths. Their names anywhere in it count,

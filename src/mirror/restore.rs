@@ -137,7 +137,7 @@ impl Unborn {
         let mut conn = connect::writer(&self.path)?;
         let touched = Touched::watch(&mut conn)?;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        Writer::new(&tx).begin_anew(epoch, waits)?;
+        Writer::new(&tx, &touched).begin_anew(epoch, waits)?;
         touched.seal(&tx)?;
         tx.commit()?;
         truncate_log(&conn)

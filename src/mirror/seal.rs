@@ -135,7 +135,7 @@ impl Touched {
             if let Some(place) = TABLES.iter().position(|sealed| sealed.name == table) {
                 let touched = &mut noted.lock()[place];
                 touched.add(rowid);
-                touched.any_deleted |= action == Action::SQLITE_DELETE;
+                touched.deleted += u64::from(action == Action::SQLITE_DELETE);
             }
         };
         conn.update_hook(Some(note))?;
@@ -145,6 +145,18 @@ impl Touched {
     /// Forgets what a transaction wrote that did not come to its end.
     pub(super) fn forget(&self) {
         *self.lock() = Default::default();
+    }
+
+    /// Drops the seal of a row that the transaction deletes, by its key. Nobody then looks for it among all seals of its table,
+    /// which takes as long as the table is large.
+    pub(super) fn drop_seal(&self, conn: &Connection, table: &str, key: &str) -> Result<(), Error> {
+        let dropped = conn
+            .prepare_cached("DELETE FROM seals WHERE of = ?1 AND key = ?2")?
+            .execute([table, key])?;
+        if let Some(place) = TABLES.iter().position(|sealed| sealed.name == table) {
+            self.lock()[place].dropped += dropped as u64;
+        }
+        Ok(())
     }
 
     /// Seals what was touched, in the transaction that did.
@@ -169,8 +181,10 @@ impl Touched {
 #[derive(Debug, Default)]
 struct Ranges {
     pieces: Vec<(i64, i64)>,
-    /// Whether a row was deleted, whose rowid another one may have got.
-    any_deleted: bool,
+    /// Rows that were deleted. Another one may have got the rowid of one.
+    deleted: u64,
+    /// Seals that were dropped with such a row.
+    dropped: u64,
 }
 
 impl Ranges {
@@ -253,22 +267,20 @@ impl Table {
         let piece = "rowid BETWEEN ?1 AND ?2";
         let mut rows = conn.prepare_cached(&self.select(&format!("WHERE {piece}")))?;
         // A row that goes by its columns leaves its seal behind, also where another one took its rowid.
-        let mut any_gone = ranges.any_deleted && !matches!(self.key, Key::Number);
+        let any_left = ranges.deleted > ranges.dropped && !matches!(self.key, Key::Number);
         for (first, last) in ranges.into_sorted() {
             let sealed = self.put(conn, &mut rows, [first, last])?;
-            let any_gone_here = sealed <= last.abs_diff(first);
-            if any_gone_here && matches!(self.key, Key::Number) {
+            let any_gone = sealed <= last.abs_diff(first);
+            if any_gone && matches!(self.key, Key::Number) {
                 let name = self.name;
                 conn.prepare_cached(&format!(
                     "DELETE FROM seals WHERE of = '{name}' AND key BETWEEN ?1 AND ?2
                          AND key NOT IN (SELECT rowid FROM {name} WHERE {piece})"
                 ))?
                 .execute([first, last])?;
-            } else {
-                any_gone |= any_gone_here;
             }
         }
-        if any_gone {
+        if any_left {
             // Rows of a few small tables go, and seldom.
             let gone = self.without_rows();
             conn.execute(

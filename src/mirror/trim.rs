@@ -58,7 +58,7 @@ impl Writer<'_> {
         self.conn.execute(
             "INSERT INTO changes_base
              SELECT * FROM changes AS old
-             WHERE seq < ?1 AND NOT EXISTS
+             WHERE seq < ?1 AND reason <> 'unlinked' AND NOT EXISTS
                  (SELECT 1 FROM changes AS newer
                   WHERE newer.instance = old.instance AND newer.resource = old.resource AND newer.id = old.id
                     AND newer.seq > old.seq AND newer.seq < ?1)
@@ -68,10 +68,33 @@ impl Writer<'_> {
                  source_modified_at = excluded.source_modified_at, observed_at = excluded.observed_at",
             [end],
         )?;
+        self.forget_unlinked(end)?;
         self.conn
             .execute("DELETE FROM changes WHERE seq < ?1", [end])?;
         self.conn.execute("UPDATE feed SET first_seq = ?1", [end])?;
         Ok(young.is_none() && end < last)
+    }
+
+    /// Of somebody whose newest record before `end` says that he left with his instance nothing is left to fold.
+    fn forget_unlinked(&self, end: i64) -> Result<(), Error> {
+        let mut forgotten = self.conn.prepare_cached(
+            "SELECT old.instance, old.resource, old.id FROM changes AS old
+             JOIN changes_base AS base
+                 ON base.instance = old.instance AND base.resource = old.resource AND base.id = old.id
+             WHERE old.seq < ?1 AND old.reason = 'unlinked' AND base.seq < old.seq",
+        )?;
+        let mut rows = forgotten.query([end])?;
+        while let Some(row) = rows.next()? {
+            let key: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
+            self.conn
+                .prepare_cached(
+                    "DELETE FROM changes_base WHERE instance = ?1 AND resource = ?2 AND id = ?3",
+                )?
+                .execute([&key[0], &key[1], &key[2]])?;
+            self.touched
+                .drop_seal(self.conn, "changes_base", &key.join(" "))?;
+        }
+        Ok(())
     }
 
     fn trim_syncs(&self, before: &str, batch: i64) -> Result<bool, Error> {

@@ -28,13 +28,20 @@ const SINCE: &str = "
     FROM changes INDEXED BY changes_by_resource
     WHERE instance = ?1 AND resource = ?2 AND seq >= ?3";
 
+/// Of those, whose user has not been dropped with all others of the instance since: one that is linked again has no past.
+const STILL_THERE: &str = "
+    reason <> 'unlinked' AND NOT EXISTS
+        (SELECT 1 FROM changes AS later
+         WHERE later.instance = changes.instance AND later.resource = changes.resource AND later.id = changes.id
+           AND later.seq > changes.seq AND later.reason = 'unlinked')";
+
 /// Counts what the feed has in the windows of both guards. What a person approved does not count.
 pub(super) fn released(conn: &Connection, watch: &Watch, sync_id: i64) -> Result<Released, Error> {
     let deactivations_since = window_began(conn, watch, &Concern::Deactivation)?;
     let blankings_since = window_began(conn, watch, &Concern::Blanking(String::new()))?;
     let mut records = conn.prepare_cached(&format!(
         "SELECT seq, sync_id, kind, changed {SINCE} AND hold_id IS NULL
-             AND (kind = 'deactivate' OR instr(changed, ?4) > 0)"
+             AND (kind = 'deactivate' OR instr(changed, ?4) > 0) AND {STILL_THERE}"
     ))?;
     let mut rows = records.query(params![
         watch.instance.as_str(),
@@ -77,7 +84,7 @@ pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Resu
         Concern::Blanking(_) => i64::MAX,
     };
     let mut records = conn.prepare_cached(&format!(
-        "SELECT kind, changed, after {SINCE} AND seq <= ?4 AND reason <> 'baseline'"
+        "SELECT kind, changed, after {SINCE} AND seq <= ?4 AND reason <> 'baseline' AND {STILL_THERE}"
     ))?;
     let mut rows = records.query(params![
         watch.instance.as_str(),

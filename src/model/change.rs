@@ -34,6 +34,8 @@ pub enum Reason {
     Inactive,
     /// The directory behind the instance was replaced, and a person approved that.
     SourceChanged,
+    /// The instance was unlinked and its users dropped, whatever they were: this one leaves the mirror.
+    Unlinked,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Reason {
             Self::Gone => "gone",
             Self::Inactive => "inactive",
             Self::SourceChanged => "source_changed",
+            Self::Unlinked => "unlinked",
         }
     }
 }

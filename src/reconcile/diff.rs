@@ -2,9 +2,10 @@
 
 use super::canonical::{Node, Resource};
 use super::compare::{self, Differences, text_or_null};
+use super::event;
 use super::tree::write_text;
 use crate::model::time::our_text;
-use crate::model::{ChangeEvent, ChangeRecord, Kind, Reason, ResourceType, State};
+use crate::model::{ChangeEvent, ChangeRecord, Kind, Reason, ResourceId, ResourceType, State};
 
 /// Makes the record of an event; `None` when no tracked field changed. Before there is a baseline,
 /// creates and updates have the reason `baseline`.
@@ -37,6 +38,23 @@ pub fn record(event: ChangeEvent, has_baseline: bool) -> Option<ChangeRecord> {
         after: event.after,
         proof: event.proof,
     })
+}
+
+/// The record of somebody who leaves the mirror because the instance is not linked any more, whatever he was: the readers of the
+/// feed must know of everybody whose row goes. It keeps what he was last, with `active` false.
+#[must_use]
+pub fn unlinked(resource: ResourceType, id: ResourceId, before: State) -> ChangeRecord {
+    let after = event::inactive(resource, before.clone());
+    let changed = Changes::between(resource, &before, &after);
+    ChangeRecord {
+        resource,
+        id,
+        kind: Kind::Deactivate,
+        reason: Reason::Unlinked,
+        changed: Some(changed.map_or_else(|| "{}".to_owned(), Changes::into_json)),
+        after,
+        proof: None,
+    }
 }
 
 /// What changed, and `active` before and after.
@@ -114,13 +132,11 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::super::event;
     use super::super::mapping::user_columns;
     use super::super::names::{CORE_USER, CUSTOM_USER, ENTERPRISE_USER, SERVICENOW_USER};
     use super::super::path::ScimPath;
     use super::super::samples::{arrive, content, proof, two_users};
     use super::*;
-    use crate::model::ResourceId;
     use crate::model::user::TEXT_COLUMNS;
 
     fn state(raw: &str) -> State {

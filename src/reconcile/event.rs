@@ -47,12 +47,8 @@ pub fn gone(
     observed_at: Timestamp,
 ) -> ChangeEvent {
     let after = State {
-        canonical: match canonical::active(&before.canonical) {
-            Some(false) => before.canonical.clone(),
-            _ => canonical::with_active(resource, &before.canonical, false),
-        },
         gone_at: before.gone_at.or(Some(observed_at)),
-        ..before
+        ..inactive(resource, before.clone())
     };
     ChangeEvent {
         resource,
@@ -60,6 +56,17 @@ pub fn gone(
         before: Some(before),
         after,
         proof,
+    }
+}
+
+/// What somebody was, with `active` false.
+pub(super) fn inactive(resource: ResourceType, state: State) -> State {
+    match canonical::active(&state.canonical) {
+        Some(false) => state,
+        _ => State {
+            canonical: canonical::with_active(resource, &state.canonical, false),
+            ..state
+        },
     }
 }
 

@@ -77,11 +77,12 @@ pub enum FoldError {
 /// Folds one record over what the records before it gave for the same resource.
 ///
 /// Somebody is gone whose last record has a proof or the reason `gone` (a replaced directory's
-/// records say `source_changed` instead); any other record clears that.
+/// records say `source_changed` instead); any other record clears that. `None` is nobody: after the reason `unlinked` the mirror
+/// has no such user, and the next record creates one.
 ///
 /// # Errors
 /// [`FoldError`] when the feed is damaged.
-pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Folded, FoldError> {
+pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Option<Folded>, FoldError> {
     let seq = record.seq;
     let is_create = record.kind == Kind::Create.as_str();
     let first_seen_at = match before {
@@ -95,8 +96,11 @@ pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Folded, Fo
         Some(_) if is_create => return Err(FoldError::CreatedTwice { seq }),
         Some(before) => before.first_seen_at,
     };
+    if record.reason == Reason::Unlinked.as_str() {
+        return Ok(None);
+    }
     let is_gone = record.has_proof || record.reason == Reason::Gone.as_str();
-    Ok(Folded {
+    Ok(Some(Folded {
         active: canonical::active(record.after).ok_or(FoldError::NoActive { seq })?,
         canonical: record.after.to_owned(),
         gone_at: is_gone.then(|| record.observed_at.to_owned()),
@@ -104,7 +108,7 @@ pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Folded, Fo
         first_seen_at,
         changed_at: record.observed_at.to_owned(),
         changed_seq: seq,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -131,20 +135,25 @@ mod tests {
         }
     }
 
+    /// Somebody who is there after a record.
+    fn stays(before: Option<Folded>, record: &FoldInput<'_>) -> Folded {
+        fold(before, record).unwrap().unwrap()
+    }
+
     #[test]
     fn gone_lasts_until_the_next_record() {
-        let create = fold(None, &input(1, "create", "new")).unwrap();
+        let create = stays(None, &input(1, "create", "new"));
         assert_eq!((create.gone_at.as_deref(), create.active), (None, true));
         let time = Some("2026-03-01T00:00:00.000Z");
         assert_eq!(create.first_seen_at.as_deref(), time);
-        let gone = fold(Some(create.clone()), &input(3, "deactivate", "gone")).unwrap();
+        let gone = stays(Some(create.clone()), &input(3, "deactivate", "gone"));
         assert_eq!((gone.gone_at.as_deref(), gone.changed_seq), (time, 3));
         let approved = FoldInput {
             has_proof: true,
             ..input(3, "deactivate", "source_changed")
         };
-        assert_eq!(fold(Some(create), &approved).unwrap(), gone);
-        let back = fold(Some(gone), &input(4, "update", "returned")).unwrap();
+        assert_eq!(stays(Some(create), &approved), gone);
+        let back = stays(Some(gone), &input(4, "update", "returned"));
         assert_eq!(
             (back.gone_at.as_deref(), back.first_seen_at.as_deref()),
             (None, time)
@@ -152,8 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn who_was_dropped_is_nobody_until_created_again() {
+        let unlinked = |seq| input(seq, "deactivate", "unlinked");
+        let create = stays(None, &input(1, "create", "new"));
+        let gone = stays(Some(create.clone()), &input(2, "deactivate", "gone"));
+        for before in [create, gone] {
+            assert_eq!(fold(Some(before), &unlinked(3)), Ok(None));
+        }
+        for later in [unlinked(4), input(4, "update", "changed")] {
+            assert_eq!(fold(None, &later), Err(FoldError::NeverCreated { seq: 4 }));
+        }
+        assert_eq!(stays(None, &input(4, "create", "baseline")).changed_seq, 4);
+    }
+
+    #[test]
     fn a_damaged_feed_is_named() {
-        let create = fold(None, &input(5, "create", "new")).unwrap();
+        let create = stays(None, &input(5, "create", "new"));
         let seq = 6;
         assert_eq!(
             fold(None, &input(seq, "update", "changed")),
@@ -176,7 +199,7 @@ mod tests {
             is_base: true,
             ..input(seq, "update", "changed")
         };
-        assert_eq!(fold(None, &base).unwrap().first_seen_at, None);
+        assert_eq!(stays(None, &base).first_seen_at, None);
     }
 
     fn fold_record(
@@ -184,7 +207,7 @@ mod tests {
         record: &ChangeRecord,
         seq: i64,
         now: Timestamp,
-    ) -> Folded {
+    ) -> Option<Folded> {
         let source_modified_at = record.after.modified_at.map(their_text);
         let input = FoldInput {
             seq,
@@ -203,7 +226,7 @@ mod tests {
         #[test]
         fn any_history_folds_to_the_last_state(
             (one, other) in two_users(),
-            steps in prop::collection::vec(0..3_u8, 1..12),
+            steps in prop::collection::vec(0..4_u8, 1..12),
             baseline_at in 0..12_usize,
         ) {
             let users = [one.write(), other.write()];
@@ -211,8 +234,17 @@ mod tests {
             let mut folded: Option<Folded> = None;
             for (place, step) in steps.into_iter().enumerate() {
                 let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(place as i64);
+                let seq = place as i64 + 1;
                 let event = match (step, &state) {
-                    (2, None) => continue,
+                    (2 | 3, None) => continue,
+                    (3, Some(before)) => {
+                        let record = diff::unlinked(ResourceType::User, ResourceId::new("6f1a"), before.clone());
+                        prop_assert_eq!(canonical::active(&record.after.canonical), Some(false));
+                        folded = fold_record(folded, &record, seq, now);
+                        prop_assert_eq!(&folded, &None);
+                        state = None;
+                        continue;
+                    }
                     (2, Some(state)) => event::gone(
                         ResourceType::User,
                         ResourceId::new("6f1a"),
@@ -223,7 +255,7 @@ mod tests {
                     (step, _) => event::seen(state.clone(), arrive(&users[usize::from(step)]).unwrap()),
                 };
                 let Some(record) = diff::record(event, place >= baseline_at) else { continue };
-                folded = Some(fold_record(folded, &record, place as i64 + 1, now));
+                folded = fold_record(folded, &record, seq, now);
                 state = Some(record.after);
             }
             let (Some(state), Some(folded)) = (&state, &folded) else {

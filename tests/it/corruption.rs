@@ -4,9 +4,9 @@ mod by_disk;
 mod by_hand;
 mod campaign;
 mod content;
+mod earlier_versions;
 mod history;
 mod people;
-mod version_1;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -32,35 +32,44 @@ impl Verification<'_> {
         let mut records = Records::start(records.query([])?)?;
         while let Some(resource) = records.next()? {
             self.records += resource.records;
-            let Resource { instance, id, .. } = &resource;
-            let named = named(instance, id);
-            if resource.kind != ResourceType::User.as_str() {
+            let Resource {
+                instance,
+                id,
+                kind,
+                folded,
+                ..
+            } = resource;
+            let named = named(&instance, &id);
+            if kind != ResourceType::User.as_str() {
                 return differ(format!(
                     "the feed has records of an unknown resource `{}`",
-                    Foreign(&resource.kind)
+                    Foreign(&kind)
                 ));
             }
+            let Some(folded) = folded.transpose() else {
+                // Removed, with all others of the instance.
+                self.looked_at_one()?;
+                continue;
+            };
             let Some(row) = users.next()? else {
                 return differ(format!("{named}: in the feed, but not in the mirror"));
             };
             let found: [String; 2] = [row.get(0)?, row.get(1)?];
-            if (&found[0], &found[1]) != (instance, id) {
-                let is_missing = (&found[0], &found[1]) > (instance, id);
+            if (&found[0], &found[1]) != (&instance, &id) {
+                let is_missing = (&found[0], &found[1]) > (&instance, &id);
                 return match is_missing {
                     true => differ(format!("{named}: in the feed, but not in the mirror")),
                     false => not_in_feed(&found),
                 };
             }
-            let folded = resource
-                .folded
-                .map_err(|why| Stop::Difference(format!("{named}: {why}")))?;
+            let folded = folded.map_err(|why| Stop::Difference(format!("{named}: {why}")))?;
             let columns = user_columns(&folded.canonical).map_err(|why| {
                 Stop::Difference(format!(
                     "{named}: the feed's last state does not map: {why}"
                 ))
             })?;
             compare(&named, row, &checks, &folded, &columns)?;
-            let counts = counted.entry(resource.instance).or_default();
+            let counts = counted.entry(instance).or_default();
             counts.0 += i64::from(folded.gone_at.is_none());
             counts.1 += i64::from(folded.active);
             self.users += 1;

@@ -1,7 +1,7 @@
 //! A small mirror that has lived: everything that the mirror keeps is in it, written through the
 //! library the way syncs write. The same history gives the same content, by a clock of its own.
 //!
-//! `tests/data/mirror-v1.db.gz` lived through it as well, so the users of `acme` must end as they do here.
+//! the mirrors in `tests/data` lived through it as well, so the users of `acme` must end as they do here.
 
 use std::collections::BTreeMap;
 use std::path::Path;

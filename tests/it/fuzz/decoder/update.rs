@@ -72,6 +72,7 @@ pub(super) fn check(
         observed_at: "2026-03-01T00:00:00.000Z",
     };
     let folded = fold::fold(None, &input).map_err(|error| fail(&error.to_string()))?;
+    let folded = folded.ok_or_else(|| fail("nobody is left"))?;
     prop_assert_eq!(&folded.canonical, &after.canonical);
     prop_assert_eq!(
         Some(folded.active),
