@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
 use crate::harness::served::Served;
 use crate::harness::{BINARY, Home, Ran, Running, TIME_LIMIT};
 
@@ -151,6 +153,142 @@ fn a_running_daemon_takes_an_instance_up_and_leaves_it_out() {
     daemon.terminate();
     let ran = daemon.finish(TIME_LIMIT);
     assert_eq!(ran.code, Some(0), "{ran}");
+}
+
+#[test]
+fn its_users_are_dropped_by_the_daemon_with_a_record_each() {
+    let scene = Scene::new();
+    let rules = scene.served.sandbox.auth();
+    let mut daemon = scene.home.start(&["run"]);
+    let mut said = |what: &str| {
+        let line = daemon.wait_for(TIME_LIMIT, |line| line.contains(what));
+        line.unwrap_or_else(|all| panic!("not `{what}`: {all:?}"))
+    };
+    said("\"started\"");
+    let args = ["acme", &scene.served.url, "--client-id", &rules.client_id];
+    assert_eq!(scene.link(&args, &rules.client_secret).code, Some(0));
+    said("sync finished");
+    assert_eq!(scene.home.one::<i64>("SELECT count(*) FROM users"), 20);
+
+    // Nobody was asked.
+    let before = tree(scene.home.path());
+    let ran = scene.home.run(&["unlink", "acme", "--drop"]);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(
+        ran.stderr.contains("20 users") && ran.stderr.contains("`--yes`"),
+        "{ran}"
+    );
+    assert_eq!(tree(scene.home.path()), before);
+    assert_eq!(scene.home.one::<i64>("SELECT count(*) FROM users"), 20);
+
+    let ran = scene.home.run(&["unlink", "acme", "--drop", "--yes"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.stdout.contains("20 users of acme removed"), "{ran}");
+    said("were removed");
+    scene.home.verify();
+    let counts = "SELECT (SELECT count(*) FROM users) || ' ' || (SELECT count(*) FROM instances) || ' ' || count(*)
+                  FROM changes WHERE kind = 'deactivate' AND reason = 'unlinked'";
+    assert_eq!(scene.home.one::<String>(counts), "0 0 20");
+    // The past can still be read by its name.
+    let ran = scene.home.run(&["changes", "--instance", "acme", "--json"]);
+    assert_eq!(
+        (ran.code, ran.stdout.lines().count()),
+        (Some(0), 40),
+        "{ran}"
+    );
+
+    // Linked again it is new, at any address.
+    let elsewhere = scene.served.url.replace("127.0.0.1", "localhost");
+    let args = ["acme", &elsewhere, "--client-id", &rules.client_id];
+    let ran = scene.link(&args, &rules.client_secret);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    said("sync finished");
+    scene.home.verify();
+    let baseline =
+        "SELECT count(*) FROM changes WHERE kind = 'create' AND reason = 'baseline' AND seq > 40";
+    assert_eq!(scene.home.one::<i64>(baseline), 20);
+    daemon.terminate();
+    assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));
+}
+
+#[test]
+fn its_users_are_dropped_without_a_daemon_also_later() {
+    let scene = Scene::new();
+    let rules = scene.served.sandbox.auth();
+    let args = ["acme", &scene.served.url, "--client-id", &rules.client_id];
+    let unlink = |more: &[&str]| scene.home.run(&[&["unlink", "acme"], more].concat());
+    let left = || scene.home.one::<i64>("SELECT count(*) FROM users");
+    for is_later in [false, true] {
+        assert_eq!(scene.link(&args, &rules.client_secret).code, Some(0));
+        assert_eq!(scene.home.run(&["sync"]).code, Some(0));
+        assert_eq!(left(), 20);
+        if is_later {
+            assert_eq!(unlink(&[]).code, Some(0));
+        }
+        let ran = unlink(&["--drop", "--yes"]);
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert!(ran.stdout.contains("20 users of acme removed"), "{ran}");
+        assert_eq!(left(), 0);
+        scene.home.verify();
+    }
+    let ran = unlink(&["--drop", "--yes"]);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(
+        ran.stderr.contains("does not stand in the configuration"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn a_person_is_asked_before_users_are_dropped() {
+    let scene = Scene::new();
+    let rules = scene.served.sandbox.auth();
+    let args = ["acme", &scene.served.url, "--client-id", &rules.client_id];
+    assert_eq!(scene.link(&args, &rules.client_secret).code, Some(0));
+    assert_eq!(scene.home.run(&["sync"]).code, Some(0));
+    let answer = |line: &str| {
+        let terminal = Terminal::open();
+        let mut command = scene.home.command("sh");
+        command
+            .args([
+                "-c",
+                "exec setsid --ctty --wait \"$0\" unlink acme --drop < \"$TERMINAL\"",
+                BINARY,
+            ])
+            .env("TERMINAL", &terminal.name);
+        let running = Running::start(command);
+        rustix::io::write(&terminal.master, line.as_bytes()).unwrap();
+        running.finish(TIME_LIMIT)
+    };
+    for refusal in ["\n", "n\n", "acme\n"] {
+        let ran = answer(refusal);
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert!(ran.stderr.contains("nothing was changed"), "{ran}");
+        assert_eq!(scene.home.one::<i64>("SELECT count(*) FROM users"), 20);
+        assert!(scene.file("instances.d/acme.toml").exists());
+    }
+    let ran = answer("y\n");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert_eq!(scene.home.one::<i64>("SELECT count(*) FROM users"), 0);
+}
+
+/// A terminal of its own.
+struct Terminal {
+    master: std::os::fd::OwnedFd,
+    name: String,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        Self {
+            master,
+            name: name.into_string().unwrap(),
+        }
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn what_was_altered_in_a_mirror_that_has_seals_is_found_after_its_migration() {
     write(MIRRORS[1].0, &path);
     Connection::open(&path)
         .unwrap()
-        .execute_batch("UPDATE syncs SET seen = seen + 1 WHERE id = 1")
+        .execute_batch("UPDATE syncs SET seen = seen + 1 WHERE id = (SELECT max(id) FROM syncs)")
         .unwrap();
     let mirror = Mirror::open(&path, "5eed").unwrap();
     let verified = mirror.reader().unwrap().verify(&mut |_| {}).unwrap();
