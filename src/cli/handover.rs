@@ -16,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
 use crate::daemon::execute::{self, Executor};
 use crate::daemon::fleet::Fleet;
+use crate::daemon::requests::{self, Keep};
 use crate::daemon::{link, removal};
 use crate::mirror::lock::Lock;
 use crate::mirror::{self, Mirror, Reader};
@@ -189,7 +190,9 @@ async fn alone(
                 true => Ok(Some(Reader::open(path)?)),
                 false => Ok(None),
             };
-            execute::check(&links, &read, &surroundings.clock, &lines, &stop).await
+            let ended = execute::check(&links, &read, &surroundings.clock, &lines, &stop).await;
+            requests::add(path, links, &surroundings.clock).await;
+            ended
         }
         Request::Sync {
             instances,
@@ -201,7 +204,10 @@ async fn alone(
             let known = Known::open(&settings.mirror.path)?;
             link::check_pins(&link::pins(&settings), &known.reader()?.pins()?)?;
             let read = || known.reader();
-            execute::dry_run(&links, &read, mode, &surroundings.clock, &lines, &stop).await
+            let clock = &surroundings.clock;
+            let ended = execute::dry_run(&links, &read, mode, clock, &lines, &stop).await;
+            requests::add(path, links, clock).await;
+            ended
         }
         request => {
             if let Request::Sync { instances, .. } = &request {
@@ -236,12 +242,15 @@ async fn in_mirror(
         return removal::remove(&mirror, &surroundings.clock, &name, &lines, &stop).await;
     }
     let fleet = Fleet::assemble(settings, mirror, &surroundings).await?;
+    let fleet = Arc::new(fleet);
     let executor = Executor {
-        fleet: Arc::new(fleet),
+        fleet: Arc::clone(&fleet),
         load: outside::loader(config),
         reload: None,
     };
-    Ok(executor.execute(request, lines, stop).await)
+    let ended = executor.execute(request, lines, stop).await;
+    fleet.keep_requests(Keep::Now).await;
+    Ok(ended)
 }
 
 /// What a dry run compares with: the mirror, or an empty one where there is none yet.

@@ -1,5 +1,6 @@
 //! `musterd status`: how fresh and how well each instance is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,11 +13,15 @@ use super::output::Output;
 use super::reading::Reading;
 use super::{watch, words};
 use crate::clock::{Clock as _, SystemClock};
+use crate::daemon::requests::{self, Sent};
 use crate::mirror::LONG_LOG_BYTES;
 use crate::mirror::read::{Health, wal_bytes};
 use crate::model::Foreign;
 
-/// Each instance: state, last success, users, holds, rejects
+/// Each instance: state, last success, users, holds, rejects, requests
+///
+/// REQ/H is what the instance was sent within the last hour, to the minute: syncs, probes, repeats, tokens. LEFT is how
+/// many more the hourly limit allows: `rate.per_hour`, or what the instance told where that is tighter.
 ///
 /// Exits 3 if an instance is failing, looks like another directory, has an open hold, or had its
 /// last success longer ago than --max-age; also if no instance is linked at all. One that was
@@ -51,8 +56,9 @@ fn once(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let rows = args.reading.open(config)?.health(now)?;
     let mut out = Output::stdout();
     if args.reading.json {
+        let sent = requests::sent(&args.reading.path(config)?, now);
         for row in &rows {
-            out.json(row)?;
+            out.json(&JsonRow::of(row, sent.as_ref()))?;
         }
     } else {
         out.text(&text(args, config, &rows, now)?)?;
@@ -71,9 +77,38 @@ pub(super) fn shown(args: &Args, config: &Path, now: Timestamp) -> anyhow::Resul
 }
 
 fn text(args: &Args, config: &Path, rows: &[Health], now: Timestamp) -> anyhow::Result<String> {
-    let mut text = render(rows, now, args.max_age);
-    text.push_str(&of_the_log(wal_bytes(&args.reading.path(config)?)));
+    let path = args.reading.path(config)?;
+    let sent = requests::sent(&path, now);
+    let mut text = render(rows, sent.as_ref(), now, args.max_age);
+    text.push_str(&of_the_log(wal_bytes(&path)));
     Ok(text)
+}
+
+/// What each instance was sent within the hour, by name.
+type AllSent = BTreeMap<String, Sent>;
+
+/// What one was sent; `None` where that is not known.
+fn sent_to(instance: &str, sent: Option<&AllSent>) -> Option<Sent> {
+    Some(sent?.get(instance).copied().unwrap_or_default())
+}
+
+#[derive(serde::Serialize)]
+struct JsonRow<'a> {
+    #[serde(flatten)]
+    health: &'a Health,
+    requests_last_hour: Option<u64>,
+    requests_left: Option<u64>,
+}
+
+impl<'a> JsonRow<'a> {
+    fn of(health: &'a Health, sent: Option<&AllSent>) -> Self {
+        let sent = sent_to(&health.instance, sent);
+        Self {
+            health,
+            requests_last_hour: sent.map(|sent| sent.last_hour),
+            requests_left: sent.and_then(|sent| sent.left),
+        }
+    }
 }
 
 /// A line on a write-ahead log that grows, if it does.
@@ -237,16 +272,27 @@ fn seconds_since(at: &str, now: Timestamp) -> Option<i64> {
 /// The widest line of the table: what every terminal shows.
 const COLUMNS: usize = 80;
 
-const HEADERS: [&str; 7] = [
-    "INSTANCE", "STATE", "SUCCESS", "USERS", "ACTIVE", "HOLDS", "REJECTS",
+const N_COLUMNS: usize = 9;
+
+/// `REQ/H`: requests within the last hour. `LEFT`: how many more the hourly limit allows.
+const HEADERS: [&str; N_COLUMNS] = [
+    "INSTANCE", "STATE", "SUCCESS", "USERS", "ACTIVE", "HOLDS", "REJECTS", "REQ/H", "LEFT",
 ];
 
 /// The table, then one line for each instance that there is something to say about.
-fn render(rows: &[Health], now: Timestamp, max_age: Option<Duration>) -> String {
+fn render(
+    rows: &[Health],
+    sent: Option<&AllSent>,
+    now: Timestamp,
+    max_age: Option<Duration>,
+) -> String {
     if rows.is_empty() {
         return "no instance is linked: the mirror is empty until the daemon has read a configuration with one\n".to_owned();
     }
-    let cells: Vec<[String; 7]> = rows.iter().map(cells).collect();
+    let cells: Vec<[String; N_COLUMNS]> = rows
+        .iter()
+        .map(|row| cells(row, sent_to(&row.instance, sent)))
+        .collect();
     let mut widths = HEADERS.map(str::len);
     for row in &cells {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -287,7 +333,8 @@ fn render(rows: &[Health], now: Timestamp, max_age: Option<Duration>) -> String 
     text
 }
 
-fn cells(row: &Health) -> [String; 7] {
+fn cells(row: &Health, sent: Option<Sent>) -> [String; N_COLUMNS] {
+    let number = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), words::number);
     [
         Foreign(&row.instance).to_string(),
         Foreign(&row.state).to_string(),
@@ -299,11 +346,18 @@ fn cells(row: &Health) -> [String; 7] {
         words::number(row.active),
         words::number(row.open_holds),
         words::number(row.rejects),
+        number(sent.map(|sent| sent.last_hour)),
+        number(sent.and_then(|sent| sent.left)),
     ]
 }
 
 /// One line of the table: words to the left, numbers to the right.
-fn line(text: &mut String, cells: &[&str; 7], widths: &[usize; 7], style: impl Fn(usize) -> Style) {
+fn line(
+    text: &mut String,
+    cells: &[&str; N_COLUMNS],
+    widths: &[usize; N_COLUMNS],
+    style: impl Fn(usize) -> Style,
+) {
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
         if column > 0 {
             text.push_str("  ");
@@ -374,7 +428,13 @@ mod tests {
     }
 
     fn show(rows: &[Health], max_age: Option<u64>) -> String {
-        let text = render(rows, now(), max_age.map(Duration::from_secs));
+        let sent = |last_hour, left| Sent { last_hour, left };
+        let sent = BTreeMap::from([
+            ("acme".to_owned(), sent(62, Some(3_538))),
+            ("globex".to_owned(), sent(14_400, None)),
+        ]);
+        let max_age = max_age.map(Duration::from_secs);
+        let text = render(rows, Some(&sent), now(), max_age);
         anstream::adapter::strip_str(&text).to_string()
     }
 
@@ -395,11 +455,11 @@ mod tests {
         insta::assert_snapshot!(
             show(&[healthy("acme"), failing("globex"), unlinked, new], None),
             @r"
-            INSTANCE  STATE     SUCCESS      USERS     ACTIVE  HOLDS  REJECTS
-            acme      healthy   12s ago      1,204      1,180      0        0
-            globex    failing   3h ago   2,000,000  1,800,000      1        2
-            old       unlinked  12s ago      1,204      1,180      0        0
-            umbrella  new       never            0          0      0        0
+            INSTANCE  STATE     SUCCESS      USERS     ACTIVE  HOLDS  REJECTS   REQ/H   LEFT
+            acme      healthy   12s ago      1,204      1,180      0        0      62  3,538
+            globex    failing   3h ago   2,000,000  1,800,000      1        2  14,400      -
+            old       unlinked  12s ago      1,204      1,180      0        0       0      -
+            umbrella  new       never            0          0      0        0       0      -
 
             globex: 12 failures in a row, the last 2m ago: the token endpoint answered 401: access\u{1b}[31m denied; asked again in 5m; changes are kept back: 1 open hold, see `musterd holds`; 2 resources could not be understood: see the table `rejects`
             old: no longer in the configuration: its rows stay as they are
@@ -413,10 +473,10 @@ mod tests {
         let name = "a".repeat(40);
         let text = show(&[failing(&name), healthy("b")], None);
         insta::assert_snapshot!(text, @r"
-        INSTANCE                  STATE    SUCCESS      USERS     ACTIVE  HOLDS  REJECTS
+        INSTANCE     STATE    SUCCESS      USERS     ACTIVE  HOLDS  REJECTS  REQ/H  LEFT
         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
-                                  failing  3h ago   2,000,000  1,800,000      1        2
-        b                         healthy  12s ago      1,204      1,180      0        0
+                     failing  3h ago   2,000,000  1,800,000      1        2      0     -
+        b            healthy  12s ago      1,204      1,180      0        0      0     -
 
         aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: 12 failures in a row, the last 2m ago: the token endpoint answered 401: access\u{1b}[31m denied; asked again in 5m; changes are kept back: 1 open hold, see `musterd holds`; 2 resources could not be understood: see the table `rejects`
         ");
@@ -448,11 +508,11 @@ mod tests {
             ..healthy("partial")
         };
         insta::assert_snapshot!(show(&[changed, approved, blind, partial], Some(5)), @"
-        INSTANCE  STATE           SUCCESS  USERS  ACTIVE  HOLDS  REJECTS
-        acme      source_changed  12s ago  1,204   1,180      1        0
-        approved  source_changed  12s ago  1,204   1,180      0        0
-        globex    healthy         12s ago  1,204   1,180      0        0
-        partial   healthy         12s ago  1,204   1,180      0        0
+        INSTANCE  STATE           SUCCESS  USERS  ACTIVE  HOLDS  REJECTS   REQ/H   LEFT
+        acme      source_changed  12s ago  1,204   1,180      1        0      62  3,538
+        approved  source_changed  12s ago  1,204   1,180      0        0       0      -
+        globex    healthy         12s ago  1,204   1,180      0        0  14,400      -
+        partial   healthy         12s ago  1,204   1,180      0        0       0      -
 
         acme: looks like another directory: incremental syncs wait until its hold is approved, and the mirror keeps what it had; the last success is 12s old, more than `--max-age` allows; changes are kept back: 1 open hold, see `musterd holds`
         approved: hold 3 is approved: the next complete full sync takes the new directory over, `musterd sync approved --mode full` does so now; the last success is 12s old, more than `--max-age` allows

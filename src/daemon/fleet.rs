@@ -12,6 +12,7 @@ use tracing::debug;
 use super::link::{Lanes, Link, Links, Surroundings, check_pins, named, pins, reuse};
 use super::meter::Meter;
 use super::report::Reporter;
+use super::requests::{Keep, Requests};
 use crate::clock::SharedClock;
 use crate::config::Settings;
 use crate::config::settings::MirrorSettings;
@@ -33,6 +34,8 @@ pub struct Fleet {
     pub reporter: Reporter,
     /// Counts what syncs come to.
     pub meter: Meter,
+    /// Counts what was sent within the hour.
+    requests: Arc<Requests>,
     in_force: RwLock<InForce>,
 }
 
@@ -73,7 +76,9 @@ impl Fleet {
         let now = surroundings.clock.now();
         let reporter = Reporter::default();
         reporter.resume(&mirror.read(move |reader| reader.health(now)).await?);
+        let requests = Requests::beside(mirror.path()).await;
         Ok(Self {
+            requests: Arc::new(requests),
             mirror,
             clock: Arc::clone(&surroundings.clock),
             reporter,
@@ -94,6 +99,10 @@ impl Fleet {
     ) -> anyhow::Result<()> {
         let known = self.in_force().links.clone();
         let links = link_all(settings, &self.mirror, surroundings, &known).await?;
+        self.requests.note(known.values(), self.clock.now());
+        for link in links.values() {
+            link.client.keep_to_own_limits();
+        }
         let mut in_force = self
             .in_force
             .write()
@@ -282,7 +291,15 @@ impl Fleet {
         {
             self.mirror.move_long_log().await;
         }
+        self.keep_requests(Keep::Soon).await;
         self.checkpoint().await
+    }
+
+    /// Keeps what was sent within the hour for `musterd status`.
+    pub async fn keep_requests(&self, when: Keep) {
+        let links = self.links();
+        self.requests.note(&links, self.clock.now());
+        self.requests.keep(when).await;
     }
 
     /// Moves the write-ahead log into the file where readers allow it.
@@ -433,6 +450,10 @@ mod tests {
             after.client.not_before().is_some(),
             "it asked to be left alone"
         );
+        // They share one gate: what one is told goes for both.
+        let later = fleet.clock.now() + Duration::from_secs(600);
+        before.client.set_not_before(later);
+        assert!(after.client.not_before() > Some(later - Duration::from_secs(60)));
         // What is under way counts on, and so does what comes.
         before.client.spent().request();
         after.client.spent().request();

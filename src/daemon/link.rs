@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use tokio::sync::{Mutex, MutexGuard};
@@ -41,6 +42,8 @@ pub struct Link {
     /// All that talks to it.
     pub client: Arc<Client>,
     pub(super) lanes: Arc<Lanes>,
+    /// Of all requests that were sent to it, how many are counted as of a minute.
+    pub(super) noted: Arc<AtomicU64>,
 }
 
 /// One sync of each mode at a time, and one approval. What an instance has under way when its settings
@@ -149,16 +152,14 @@ impl Link {
             surroundings.seed.wrapping_add(place),
         );
         if let Some(link) = before {
-            client = client.counting_on(&link.client);
-        }
-        if let Some(not_before) = before.and_then(|link| link.client.not_before()) {
-            client.set_not_before(not_before);
+            client = client.going_on(&link.client);
         }
         Ok(Self {
             name: name.clone(),
             settings: settings.clone(),
             client: Arc::new(client),
             lanes: before.map_or_else(Arc::default, |link| Arc::clone(&link.lanes)),
+            noted: before.map_or_else(Arc::default, |link| Arc::clone(&link.noted)),
         })
     }
 

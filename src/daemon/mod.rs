@@ -8,6 +8,7 @@ pub mod meter;
 mod outlets;
 pub mod removal;
 pub mod report;
+pub mod requests;
 mod status;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use fleet::Fleet;
 use keep::Keepers;
 use link::Surroundings;
 use outlets::Outlets;
+use requests::Keep;
 
 /// Reads the configuration anew.
 pub type Loader = Arc<dyn Fn() -> anyhow::Result<Settings> + Send + Sync>;
@@ -152,6 +154,7 @@ async fn serve(
                 if let Err(error) = fleet.checkpoint().await {
                     warn!(error = format!("{:#}", anyhow::Error::new(error)), "cannot look at the mirror");
                 }
+                fleet.keep_requests(Keep::Now).await;
                 let line = status::line(fleet, keepers.next_due_at()).await;
                 told(outside.notifier.status(&line));
             }
@@ -160,6 +163,7 @@ async fn serve(
     told(outside.notifier.stopping());
     info!("stopping");
     let drained = keepers.drain(DRAIN_AT_MOST).await;
+    fleet.keep_requests(Keep::Now).await;
     info!("stopped");
     ended.and(drained)
 }

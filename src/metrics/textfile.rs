@@ -15,13 +15,21 @@ const MODE: u32 = 0o644;
 /// # Errors
 /// Of the file system; the file is as it was then.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    replace(path, text, MODE)
+}
+
+/// The same for a file with these rights.
+///
+/// # Errors
+/// As [`write`].
+pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let beside = beside(path)?;
     // One that a killed process left is in the way of `create_new`, which follows no link that somebody laid there.
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _gone => {}
     }
-    let written = fill(&beside, text).and_then(|()| fs::rename(&beside, path));
+    let written = fill(&beside, text, mode).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // What is left would be taken away by the next write as well.
         let _stays = fs::remove_file(&beside);
@@ -29,14 +37,14 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-fn fill(path: &Path, text: &str) -> io::Result<()> {
+fn fill(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(MODE)
+        .mode(mode)
         .open(path)?;
     // The process's umask has taken the rights of others away.
-    file.set_permissions(Permissions::from_mode(MODE))?;
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())
 }
 

@@ -112,7 +112,7 @@ pub struct Client {
     options: Options,
     exchange: Arc<dyn Exchange>,
     clock: SharedClock,
-    pace: Pace,
+    pace: Arc<Pace>,
     auth: Auth,
     /// What talking to the instance has cost this process, all sessions together.
     spent: Arc<Tally>,
@@ -186,7 +186,11 @@ impl Client {
         seed: u64,
     ) -> Self {
         Self {
-            pace: Pace::new(options.rate, options.concurrency, options.retry.max_wait),
+            pace: Arc::new(Pace::new(
+                options.rate,
+                options.concurrency,
+                options.retry.max_wait,
+            )),
             options,
             exchange,
             clock,
@@ -196,11 +200,24 @@ impl Client {
         }
     }
 
-    /// Goes on with the counts of the client that this one replaces, whose sessions may still run.
+    /// Goes on with the pace and the counts of the client that this one replaces, whose sessions may still run: all of them go
+    /// through one gate, and keep to what the instance asked for.
     #[must_use]
-    pub fn counting_on(mut self, before: &Self) -> Self {
+    pub fn going_on(mut self, before: &Self) -> Self {
         self.spent = Arc::clone(&before.spent);
+        self.pace = Arc::clone(&before.pace);
         self
+    }
+
+    /// Puts the limits in force that this client was made with, where it goes on with the pace of another one.
+    pub fn keep_to_own_limits(&self) {
+        let Options {
+            rate,
+            concurrency,
+            retry,
+            ..
+        } = &self.options;
+        self.pace.change(*rate, *concurrency, retry.max_wait);
     }
 
     /// What talking to the instance has cost this process: all sessions, those that failed and those under way
@@ -232,6 +249,12 @@ impl Client {
     #[must_use]
     pub fn told_per_hour(&self) -> Option<u32> {
         self.pace.told_per_hour().map(std::num::NonZeroU32::get)
+    }
+
+    /// The requests an hour that are kept to: ours, or what the instance told where that is tighter. `None` where there is neither.
+    #[must_use]
+    pub fn per_hour(&self) -> Option<u32> {
+        self.pace.per_hour().map(std::num::NonZeroU32::get)
     }
 
     /// Until when the instance asked to be left alone; kept across restarts by the caller.
@@ -464,8 +487,18 @@ impl Session {
             "answer received"
         );
         let told = Told::read(answer.status, &answer.headers, client.now());
-        if let Some(limit) = told.limit {
-            client.pace.learn(limit);
+        if let Some(kept) = told.limit.and_then(|limit| client.pace.learn(limit)) {
+            tracing::warn!(
+                instance = %client.options.instance,
+                per_hour = kept.get(),
+                "the instance allows fewer requests than `rate`: as many are sent in an hour at most, incremental syncs first"
+            );
+        }
+        if answer.status == http::StatusCode::TOO_MANY_REQUESTS && client.pace.refused() {
+            tracing::warn!(
+                instance = %client.options.instance,
+                "the instance refuses requests because there are too many: it is left alone for as long as it asks"
+            );
         }
         if let Some(wait) = told.wait
             && matches!(

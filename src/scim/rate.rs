@@ -32,9 +32,6 @@ pub struct RateOptions {
 
 /// The gate.
 pub struct Pace {
-    options: RateOptions,
-    /// The longest wait that the instance may ask for before a request is given up.
-    max_wait: Duration,
     state: Mutex<State>,
     /// Rung whenever somebody else may be the first in the queue, or wait for something else.
     turn: Notify,
@@ -47,9 +44,16 @@ pub struct Slot<'a> {
 }
 
 struct State {
+    options: RateOptions,
+    /// The longest wait that the instance may ask for before a request is given up.
+    max_wait: Duration,
     second: Limiter,
     hour: Option<Limiter>,
     told: Option<ToldLimiter>,
+    /// The tightest limit that was told so far.
+    tightest_told: Option<NonZeroU32>,
+    /// When the instance last refused a request because there were too many.
+    refused_at: Option<Instant>,
     /// Nobody sends anything before.
     not_before: Option<Instant>,
     /// High priority first, then by the number drawn.
@@ -87,15 +91,16 @@ impl Pace {
     /// that a restart adds nothing to any window.
     #[must_use]
     pub fn new(options: RateOptions, max_in_flight: usize, max_wait: Duration) -> Self {
+        let (second, hour) = options.limiters();
         Self {
-            options,
-            max_wait,
             state: Mutex::new(State {
-                second: Limiter::per_second(options.per_second, options.burst),
-                hour: options
-                    .per_hour
-                    .map(|limit| Limiter::per_hour(limit, options.burst)),
+                options,
+                max_wait,
+                second,
+                hour,
                 told: None,
+                tightest_told: None,
+                refused_at: None,
                 not_before: None,
                 waiting: BTreeSet::new(),
                 next_number: 0,
@@ -105,6 +110,20 @@ impl Pace {
             }),
             turn: Notify::new(),
         }
+    }
+
+    /// Puts other limits in force, for those who wait as well: what is under way when the settings of an instance change goes through
+    /// the same gate as what comes after it. Limits that change start used up.
+    pub fn change(&self, options: RateOptions, max_in_flight: usize, max_wait: Duration) {
+        let mut state = self.lock();
+        if state.options != options {
+            (state.second, state.hour) = options.limiters();
+            state.options = options;
+        }
+        state.max_in_flight = max_in_flight.max(1);
+        state.max_wait = max_wait;
+        drop(state);
+        self.turn.notify_waiters();
     }
 
     /// Waits for the right to send one request.
@@ -128,7 +147,7 @@ impl Pace {
                 let mut state = self.lock();
                 let now = Instant::now();
                 if let Some(wait) = state.told_wait(now)
-                    && wait > self.max_wait
+                    && wait > state.max_wait
                 {
                     return Err(Fault::ToldToWait(wait));
                 }
@@ -179,17 +198,31 @@ impl Pace {
     /// The wait, if it is longer than a request waits.
     #[must_use]
     pub fn too_long(&self) -> Option<Duration> {
-        self.held_for().filter(|wait| *wait > self.max_wait)
+        let mut state = self.lock();
+        let max_wait = state.max_wait;
+        state
+            .told_wait(Instant::now())
+            .filter(|wait| *wait > max_wait)
     }
 
-    /// Keeps an hourly limit that the instance told, if it is tighter than ours, until it is reset.
-    pub fn learn(&self, told: ToldLimit) {
+    /// Notes that the instance refused a request because there were too many. Returns whether that is news: it was not so within the
+    /// last hour, by which limits are counted.
+    pub fn refused(&self) -> bool {
+        let now = Instant::now();
+        let before = self.lock().refused_at.replace(now);
+        before.is_none_or(|before| now - before > LONGEST_WAIT)
+    }
+
+    /// Keeps an hourly limit that the instance told, if it is tighter than ours, until it is reset. Returns what is kept to where
+    /// that is news: no limit as tight was told before.
+    pub fn learn(&self, told: ToldLimit) -> Option<NonZeroU32> {
         // Others use the same account (facts page, Q48 and Q49): a tenth is left to them.
         let limit = NonZeroU32::new(told.per_hour.get() - told.per_hour.get() / 10)
             .unwrap_or(NonZeroU32::MIN);
-        let is_tighter = u64::from(limit.get()) < self.own_per_hour();
         let until = Instant::now() + told.stands_for.min(LONGEST_WAIT);
         let mut state = self.lock();
+        let is_tighter = u64::from(limit.get()) < state.options.own_per_hour();
+        let burst = state.options.burst;
         match &mut state.told {
             place if !is_tighter => *place = None,
             // Every answer tells it anew: what was used of it stays used.
@@ -197,13 +230,26 @@ impl Pace {
             place => {
                 *place = Some(ToldLimiter {
                     limit,
-                    limiter: Limiter::per_hour(limit, self.options.burst),
+                    limiter: Limiter::per_hour(limit, burst),
                     until,
                 });
             }
         }
+        let is_news = is_tighter && state.tightest_told.is_none_or(|known| limit < known);
+        if is_news {
+            state.tightest_told = Some(limit);
+        }
         drop(state);
         self.turn.notify_waiters();
+        is_news.then_some(limit)
+    }
+
+    /// The requests an hour that are kept to now: the tighter one of `per_hour` and what the instance told. `None` where there is
+    /// neither.
+    #[must_use]
+    pub fn per_hour(&self) -> Option<NonZeroU32> {
+        let own = self.lock().options.per_hour;
+        own.into_iter().chain(self.told_per_hour()).min()
     }
 
     /// The hourly limit that is kept because the instance told it; `None` while ours is the tighter one.
@@ -215,17 +261,27 @@ impl Pace {
         Some(told.limit)
     }
 
-    /// What our own limits come to in an hour.
-    fn own_per_hour(&self) -> u64 {
-        let by_second = u64::from(self.options.per_second.get()) * 3600;
-        self.options
-            .per_hour
-            .map_or(by_second, |limit| by_second.min(u64::from(limit.get())))
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here can be left half done by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RateOptions {
+    /// Both limits, used up.
+    fn limiters(&self) -> (Limiter, Option<Limiter>) {
+        let hour = self.per_hour;
+        (
+            Limiter::per_second(self.per_second, self.burst),
+            hour.map(|limit| Limiter::per_hour(limit, self.burst)),
+        )
+    }
+
+    /// What they come to in an hour.
+    fn own_per_hour(&self) -> u64 {
+        let by_second = u64::from(self.per_second.get()) * 3600;
+        self.per_hour
+            .map_or(by_second, |limit| by_second.min(u64::from(limit.get())))
     }
 }
 
@@ -570,6 +626,51 @@ mod tests {
             pass(&gate, Priority::Low).await;
         }
         assert!(began.elapsed() <= Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_that_change_go_for_those_who_wait_and_start_used_up() {
+        let gate = pace(options(1, 8, None), 4);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        gate.change(options(1, 8, None), 4, Duration::from_secs(300));
+        let began = Instant::now();
+        pass(&gate, Priority::Low).await;
+        assert_eq!(
+            began.elapsed(),
+            Duration::ZERO,
+            "what stays is not started anew"
+        );
+        gate.change(options(2, 8, Some(3_000)), 4, Duration::from_secs(300));
+        assert_eq!(gate.per_hour(), NonZeroU32::new(3_000));
+        for _ in 0..20 {
+            pass(&gate, Priority::Low).await;
+        }
+        let took = began.elapsed().as_millis();
+        assert!((10_000..=24_100).contains(&took), "{took} ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_is_news_once() {
+        let told = |per_hour: u32| ToldLimit {
+            per_hour: NonZeroU32::new(per_hour).unwrap(),
+            stands_for: Duration::from_secs(60),
+        };
+        let gate = pace(options(4, 8, None), 4);
+        assert_eq!(gate.learn(told(20_000)), None, "not tighter");
+        assert_eq!(gate.per_hour(), None);
+        assert_eq!(gate.learn(told(1_000)), NonZeroU32::new(900));
+        assert_eq!(gate.learn(told(1_000)), None);
+        assert_eq!(gate.per_hour(), NonZeroU32::new(900));
+        // It is reset, and told anew.
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(gate.per_hour(), None);
+        assert_eq!(gate.learn(told(1_000)), None);
+        assert_eq!(gate.learn(told(500)), NonZeroU32::new(450));
+
+        assert!(gate.refused());
+        assert!(!gate.refused());
+        tokio::time::sleep(LONGEST_WAIT + Duration::from_secs(1)).await;
+        assert!(gate.refused(), "another time");
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,6 +36,7 @@ mod odd_servers;
 mod operators;
 mod package;
 mod pins;
+mod rate;
 mod readme;
 mod schema;
 mod scim2_server;

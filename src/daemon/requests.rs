@@ -1,0 +1,263 @@
+//! How many requests each instance was sent within the hour, by the minute, in a file beside the mirror: `musterd status` shows it
+//! also to those who may not ask the daemon, and while none runs, and a restart forgets nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::link::Link;
+use crate::clock::SharedClock;
+use crate::metrics::textfile;
+use crate::mirror;
+
+/// What one instance was sent, as `musterd status` shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Requests within the hour: token requests, probes and repeats included.
+    pub last_hour: u64,
+    /// How many more the hourly limit allows that is kept to; `None` where there is none.
+    pub left: Option<u64>,
+}
+
+/// What is in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Hour(BTreeMap<String, OfInstance>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct OfInstance {
+    /// The hourly limit that is kept to.
+    per_hour: Option<u32>,
+    /// Requests by minute, counted from 1970.
+    minutes: BTreeMap<i64, u64>,
+}
+
+/// When the file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// If it was not just before: somebody does so again within a minute.
+    Soon,
+    /// At any rate.
+    Now,
+}
+
+/// Counts requests, and keeps the file.
+#[derive(Debug)]
+pub struct Requests {
+    path: PathBuf,
+    hour: Mutex<Hour>,
+    /// What is in the file, and since when.
+    kept: tokio::sync::Mutex<(Hour, Option<Instant>)>,
+}
+
+/// Many instances end their syncs in the same minute.
+const APART: Duration = Duration::from_secs(5);
+
+/// Longer than the file of some thousand instances.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Minutes of an hour.
+const MINUTES: i64 = 60;
+
+/// What each instance was sent within the hour, by name. `None`: nothing was kept, or it cannot be read.
+#[must_use]
+pub fn sent(mirror: &Path, now: Timestamp) -> Option<BTreeMap<String, Sent>> {
+    let mut hour = read(&path(mirror))?;
+    hour.forget(now);
+    let sent = |instance: &OfInstance| {
+        let last_hour = instance.minutes.values().sum();
+        let left = |limit| u64::from(limit).saturating_sub(last_hour);
+        Sent {
+            last_hour,
+            left: instance.per_hour.map(left),
+        }
+    };
+    let instances = hour.0.iter();
+    let sent = instances.map(|(name, instance)| (name.clone(), sent(instance)));
+    Some(sent.collect())
+}
+
+/// Adds what a command has sent while no daemon runs, where there is a mirror.
+pub async fn add(mirror: &Path, links: Vec<Arc<Link>>, clock: &SharedClock) {
+    if mirror.is_file() {
+        let requests = Requests::beside(mirror).await;
+        requests.note(&links, clock.now());
+        requests.keep(Keep::Now).await;
+    }
+}
+
+impl Requests {
+    /// Goes on with what is beside the mirror.
+    pub(super) async fn beside(mirror: &Path) -> Self {
+        let path = path(mirror);
+        let from = path.clone();
+        let hour = tokio::task::spawn_blocking(move || read(&from)).await;
+        // Nothing aborts it: the runtime is stopping.
+        let hour = hour.ok().flatten().unwrap_or_default();
+        Self {
+            path,
+            kept: tokio::sync::Mutex::new((hour.clone(), None)),
+            hour: Mutex::new(hour),
+        }
+    }
+
+    /// Counts what was sent since the last time, as of this minute.
+    pub(super) fn note<'a>(&self, links: impl IntoIterator<Item = &'a Arc<Link>>, now: Timestamp) {
+        let mut hour = self.hour.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut linked = BTreeSet::new();
+        for link in links {
+            linked.insert(link.name.as_str());
+            let total = link.client.spent().snapshot().requests;
+            let new = total - link.noted.swap(total, Ordering::Relaxed).min(total);
+            let instance = hour.0.entry(link.name.to_string()).or_default();
+            instance.per_hour = link.client.per_hour();
+            if new > 0 {
+                *instance.minutes.entry(minute(now)).or_default() += new;
+            }
+        }
+        hour.forget(now);
+        hour.0
+            .retain(|name, instance| linked.contains(&**name) || !instance.minutes.is_empty());
+    }
+
+    /// Writes the file, if something else is in it.
+    pub(super) async fn keep(&self, when: Keep) {
+        let mut kept = self.kept.lock().await;
+        let is_early = kept.1.is_some_and(|at| at.elapsed() < APART);
+        let hour = self
+            .hour
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if kept.0 == hour || (is_early && when == Keep::Soon) {
+            return;
+        }
+        let (path, written) = (self.path.clone(), hour.clone());
+        match tokio::task::spawn_blocking(move || write(&path, &written)).await {
+            Ok(Ok(())) => *kept = (hour, Some(Instant::now())),
+            // It is tried again within a minute. A disk that is full is told of by syncs.
+            Ok(Err(error)) => debug!(%error, "what was sent within the hour cannot be kept"),
+            Err(error) => debug!(%error, "what was sent within the hour is not kept"),
+        }
+    }
+}
+
+impl Hour {
+    /// What was sent before the hour is of no interest. Nor is what was sent later than now: the clock was set back.
+    fn forget(&mut self, now: Timestamp) {
+        let now = minute(now);
+        let hour = now - MINUTES + 1..=now;
+        for instance in self.0.values_mut() {
+            instance.minutes.retain(|minute, _| hour.contains(minute));
+        }
+    }
+}
+
+fn minute(moment: Timestamp) -> i64 {
+    moment.as_second().div_euclid(60)
+}
+
+fn path(mirror: &Path) -> PathBuf {
+    mirror::beside(mirror, "requests")
+}
+
+fn read(path: &Path) -> Option<Hour> {
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// After a power cut the file is what it was some seconds before.
+fn write(path: &Path, hour: &Hour) -> io::Result<()> {
+    textfile::replace(path, &serde_json::to_string(hour)?, 0o640)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn hour(minutes: &[(&str, u64)]) -> Hour {
+        let instance = OfInstance {
+            per_hour: Some(100),
+            minutes: minutes
+                .iter()
+                .map(|(text, n)| (minute(at(text)), *n))
+                .collect(),
+        };
+        Hour(BTreeMap::from([("acme".to_owned(), instance)]))
+    }
+
+    #[test]
+    fn what_is_older_than_an_hour_or_of_another_clock_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = folder.path().join("mirror.db");
+        let now = at("2026-03-01T12:30:30Z");
+        assert_eq!(sent(&mirror, now), None);
+        let kept = hour(&[
+            ("2026-03-01T11:30:59Z", 1),
+            ("2026-03-01T11:31:00Z", 2),
+            ("2026-03-01T12:30:59Z", 4),
+            ("2026-03-01T12:31:00Z", 8),
+        ]);
+        write(&path(&mirror), &kept).unwrap();
+        assert_eq!(
+            path(&mirror).metadata().unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        let acme = |now| sent(&mirror, now).unwrap()["acme"];
+        assert_eq!(
+            acme(now),
+            Sent {
+                last_hour: 6,
+                left: Some(94)
+            }
+        );
+        assert_eq!(
+            acme(at("2026-03-02T12:30:30Z")),
+            Sent {
+                last_hour: 0,
+                left: Some(100)
+            }
+        );
+        write(&path(&mirror), &hour(&[("2026-03-01T12:30:00Z", 101)])).unwrap();
+        assert_eq!(acme(now).left, Some(0));
+        std::fs::write(path(&mirror), "{").unwrap();
+        assert_eq!(sent(&mirror, now), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_file_is_not_written_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = folder.path().join("mirror.db");
+        let requests = Requests::beside(&mirror).await;
+        let now = at("2026-03-01T12:30:30Z");
+        let count = async |n, when| {
+            *requests.hour.lock().unwrap() = hour(&[("2026-03-01T12:30:00Z", n)]);
+            requests.keep(when).await;
+            sent(&mirror, now).map(|sent| sent["acme"].last_hour)
+        };
+        assert_eq!(count(1, Keep::Soon).await, Some(1));
+        assert_eq!(count(2, Keep::Soon).await, Some(1));
+        assert_eq!(count(3, Keep::Now).await, Some(3));
+        tokio::time::sleep(APART).await;
+        assert_eq!(count(4, Keep::Soon).await, Some(4));
+        assert_eq!(
+            Requests::beside(&mirror).await.hour.lock().unwrap().0.len(),
+            1
+        );
+    }
+}
