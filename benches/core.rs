@@ -152,7 +152,7 @@ fn fold_two_records(bencher: Bencher<'_, '_>) {
     let update = record(2, "update", "changed", &*second);
     let both = || -> Option<Folded> {
         let created = fold(None, black_box(&create)).ok()?;
-        fold(Some(created), black_box(&update)).ok()
+        fold(created, black_box(&update)).ok()?
     };
     assert!(both().is_some(), "the sample folds");
     bencher.counter(ItemsCount::new(2_u32)).bench(both);
