@@ -494,7 +494,11 @@ impl Session {
                 "the instance allows fewer requests than `rate`: as many are sent in an hour at most, incremental syncs first"
             );
         }
-        if answer.status == http::StatusCode::TOO_MANY_REQUESTS && client.pace.refused() {
+        // One that does not say for how long is repeated like any other failure.
+        if answer.status == http::StatusCode::TOO_MANY_REQUESTS
+            && told.wait.is_some()
+            && client.pace.refused()
+        {
             tracing::warn!(
                 instance = %client.options.instance,
                 "the instance refuses requests because there are too many: it is left alone for as long as it asks"

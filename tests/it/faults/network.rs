@@ -26,6 +26,12 @@ const OVER_SOCKETS: Setup = Setup {
     ..SETUP
 };
 
+/// Said once each, however long it lasts: its headers tell a limit as well.
+const THROTTLED: &[&str] = &[
+    "the instance allows fewer requests than `rate`",
+    "the instance refuses requests because there are too many",
+];
+
 cases! {
     /// One line when it begins and one when it is over, in a day of failures.
     34 dns_fails_for_a_day = Own(Setup { way: Way::ByName, ..FOR_A_DAY }, async |trial: &mut Trial| {
@@ -160,6 +166,7 @@ cases! {
                 trial.one("SELECT count(*) FROM instances WHERE state <> 'unlinked'");
             assert_eq!(configured, 2);
         },
+        warnings: THROTTLED,
         ..CASE
     };
 
@@ -188,6 +195,7 @@ cases! {
         lasts: Duration::from_mins(55),
         episodes: Some(1),
         healing: Healing { within: Duration::from_mins(60), ..Healing::BY_ITSELF },
+        warnings: THROTTLED,
         ..CASE
     };
 
