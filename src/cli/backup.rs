@@ -7,7 +7,7 @@ use super::output::Output;
 use super::reading::Reading;
 use super::{outside, words};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::mirror;
 use crate::mirror::restore::restore as put_back;
 use crate::mirror::verify::Verified;
@@ -55,7 +55,7 @@ pub(crate) struct Restore {
 }
 
 pub(crate) fn restore(args: &Restore, config: &Path) -> anyhow::Result<Exit> {
-    let path = config::mirror_path(&outside::sources(config))?;
+    let path = config::mirror_path(&outside::sources(config, Secrets::None))?;
     if let Some(owner) = outside::other_owner_of_the_folder(&path)? {
         let message = format!("the folder of the mirror belongs to another account (uid {owner})");
         return Err(Failure::new(message)

@@ -9,7 +9,7 @@ use super::handover;
 use super::output::Output;
 use super::outside;
 use super::words;
-use crate::config::{self, Settings};
+use crate::config::{self, Secrets, Settings};
 use crate::control::{Line, Request};
 use crate::daemon::link;
 use crate::mirror::Reader;
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
-    let settings = config::load(&outside::sources(&config))?;
+    let settings = config::load(&outside::sources(&config, Secrets::AllButCredentials))?;
     check_mirror(&settings.mirror.path, &settings)?;
     let mut output = Output::stdout();
     if !args.json {

@@ -176,7 +176,7 @@ fn start_daemon(
     // The environment is left out: what a real daemon is told there is not for this one.
     let sources = Sources {
         env: BTreeMap::new(),
-        ..outside::sources(config)
+        ..outside::sources(config, config::Secrets::All)
     };
     let settings = config::load(&sources)?;
     let log_file =

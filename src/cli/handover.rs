@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure, Misconfigured};
 use super::outside;
-use crate::config::{self, Settings};
+use crate::config::{self, Secrets, Settings};
 use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
 use crate::daemon::execute::{self, Executor};
 use crate::daemon::fleet::Fleet;
@@ -27,7 +27,7 @@ use crate::model::InstanceName;
 /// # Errors
 /// What the daemon refused, or why it cannot be asked.
 pub(super) async fn reload(config: &Path) -> anyhow::Result<Option<Exit>> {
-    let mirror = config::mirror_path(&outside::sources(config))?;
+    let mirror = config::mirror_path(&outside::sources(config, Secrets::None))?;
     if !mirror::lock::is_held(&mirror)? {
         return Ok(None);
     }
@@ -114,7 +114,7 @@ async fn work(
     lines: Lines,
     stop: CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let path = config::mirror_path(&outside::sources(&config))?;
+    let path = config::mirror_path(&outside::sources(&config, Secrets::None))?;
     if mirror::lock::is_held(&path)? {
         let sockets = sockets(&path);
         return tokio::select! {
@@ -127,7 +127,14 @@ async fn work(
     }
     // It has ended since it was looked for, and nothing is to be done in its place.
     anyhow::ensure!(request != Request::Reload, "the daemon has just ended");
-    let settings = config::load(&outside::sources(&config))?;
+    let secrets = match request {
+        // What cannot be had is part of what a check finds.
+        Request::Check { .. } => Secrets::AllButCredentials,
+        Request::Relink { .. } | Request::Drop { .. } => Secrets::None,
+        // Before anything is written: a sync without them would only fail.
+        _ => Secrets::All,
+    };
+    let settings = config::load(&outside::sources(&config, secrets))?;
     if let Some(why) = not_as_root(&settings.mirror.path)? {
         return Ok(Ended::Failed(why));
     }

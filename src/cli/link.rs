@@ -16,7 +16,7 @@ use super::handover;
 use super::instance_files::{MADE_BY_LINK, Made, Places};
 use super::output::Output;
 use super::outside;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::model::InstanceName;
 
 /// Link an instance: write its configuration, and check it
@@ -119,7 +119,7 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
     let config = std::path::absolute(config).context("where is the working directory")?;
     let places = Places::of(&config, &name);
     if config.try_exists()? {
-        let settings = config::load(&outside::sources(&config))?;
+        let settings = config::load(&outside::sources(&config, Secrets::AllButCredentials))?;
         if settings.instances.contains_key(&name) {
             let message = format!("`{name}` stands in the configuration already");
             return Err(Failure::new(message)
@@ -149,7 +149,7 @@ pub(crate) async fn link(args: Link, config: PathBuf) -> anyhow::Result<Exit> {
     )?;
     made.file(&places.instance, 0o640, &text)?;
     // It may be wrong: an address that no instance can have, or an account that another one has. Then nothing is left of it.
-    let settings = config::load(&outside::sources(&config))?;
+    let settings = config::load(&outside::sources(&config, Secrets::AllButCredentials))?;
     let is_running = match take_up(&config, &name, &mut made).await? {
         Some(Exit::Done) => true,
         None => false,
@@ -317,7 +317,7 @@ fn write_secrets(
     }
     let _infallible = writeln!(text, "\n[auth]\ntype = {}", quoted(args.auth.word()));
     // Those of the account that the daemon runs as, and of nobody else.
-    let sources = outside::sources(config);
+    let sources = outside::sources(config, Secrets::None);
     let mirror = config::mirror_path(&sources)?;
     made.folder(&places.secrets, 0o700, outside::folder_of(&mirror))?;
     let is_secret = |(key, _): &&(Key, SecretString)| matches!(key, Key::Secret(_));

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::exit::Exit;
 use self::output::Output;
+use crate::config::Secrets;
 
 /// What `musterd` was asked to do.
 #[derive(Debug, Parser)]
@@ -196,7 +197,11 @@ async fn serve_sandbox(args: sandbox::Args) -> anyhow::Result<Exit> {
 /// Prints what could be read of the configuration before it says what is wrong with it.
 fn print_config(args: &config::Args, file: &Path) -> anyhow::Result<Exit> {
     let mut shown = Vec::new();
-    let ended = config::run(args, &outside::sources(file), &mut shown);
+    let ended = config::run(
+        args,
+        &outside::sources(file, Secrets::AllButCredentials),
+        &mut shown,
+    );
     let mut out = Output::stdout();
     out.bytes(&shown)?;
     out.flush()?;

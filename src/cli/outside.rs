@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::settings::{InstanceSettings, LogSettings};
-use crate::config::{self, Sources};
+use crate::config::{self, Secrets, Sources};
 use crate::daemon::link::Surroundings;
 use crate::daemon::{HeartbeatLine, Loader};
 use crate::logging::{self, ReloadHandle};
@@ -37,19 +37,20 @@ pub(super) fn heartbeat() -> HeartbeatLine {
 /// What is answered to a heartbeat says nothing beyond its status.
 const MAX_HEARTBEAT_BYTES: usize = 64 * 1024;
 
-/// Where the configuration comes from.
-pub(super) fn sources(config: &Path) -> Sources {
+/// Where the configuration comes from, and which of its secrets are needed.
+pub(super) fn sources(config: &Path, secrets: Secrets) -> Sources {
     Sources {
         file: config.to_owned(),
         env: std::env::vars_os().collect(),
         now: SystemClock.now(),
+        secrets,
     }
 }
 
-/// Reads the configuration anew.
+/// Reads the configuration of a daemon anew.
 pub(super) fn loader(config: &Path) -> Loader {
     let config = config.to_owned();
-    Arc::new(move || Ok(config::load(&sources(&config))?))
+    Arc::new(move || Ok(config::load(&sources(&config, Secrets::All))?))
 }
 
 /// Starts the log of this process on stderr.

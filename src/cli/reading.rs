@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 use super::outside;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::mirror::Reader;
 use crate::model::Foreign;
 
@@ -31,7 +31,10 @@ impl Reading {
     pub(crate) fn path(&self, config: &Path) -> anyhow::Result<PathBuf> {
         match &self.mirror {
             Some(path) => Ok(path.clone()),
-            None => Ok(config::mirror_path(&outside::sources(config))?),
+            None => Ok(config::mirror_path(&outside::sources(
+                config,
+                Secrets::None,
+            ))?),
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::{handover, outside};
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::control::Request;
 use crate::daemon::link;
 use crate::mirror::{Mirror, stage};
@@ -59,7 +59,7 @@ pub(crate) struct Rename {
 }
 
 pub(crate) async fn rename(args: Rename, config: PathBuf) -> anyhow::Result<Exit> {
-    let settings = config::load(&outside::sources(&config))?;
+    let settings = config::load(&outside::sources(&config, Secrets::None))?;
     let old = InstanceName::parse(&args.old)?;
     if settings.instances.contains_key(&old) {
         let message = format!("`{old}` still stands in the configuration");

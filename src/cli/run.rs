@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::exit::{Exit, Failure};
 use super::outside;
-use crate::config;
+use crate::config::{self, Secrets};
 use crate::daemon::{self, Outside};
 use crate::mirror::Mirror;
 use crate::schedule::Alarm;
@@ -28,7 +28,7 @@ use crate::systemd::{self, Notifier};
 pub(crate) struct Args {}
 
 pub(crate) async fn run(_args: Args, config: PathBuf) -> anyhow::Result<Exit> {
-    let settings = config::load(&outside::sources(&config))?;
+    let settings = config::load(&outside::sources(&config, Secrets::All))?;
     let log = outside::log(&settings.log)?;
     for warning in &settings.warnings {
         warn!("{warning}");

@@ -13,7 +13,7 @@ use super::instance_files::{MADE_BY_LINK, Places};
 use super::link::{ask, on_the_terminal};
 use super::output::Output;
 use super::{outside, words};
-use crate::config::{self, Sources};
+use crate::config::{self, Secrets, Sources};
 use crate::control::{Line, Request};
 use crate::mirror::Reader;
 use crate::model::InstanceName;
@@ -77,7 +77,7 @@ pub(crate) async fn unlink(args: Unlink, config: PathBuf) -> anyhow::Result<Exit
 
 /// Nothing is to be taken out: that is right only of an instance that was taken out before, and whose users are still there.
 fn may_be_missing(config: &Path, name: &InstanceName, users: Option<u64>) -> anyhow::Result<()> {
-    let settings = config::load(&outside::sources(config))?;
+    let settings = config::load(&outside::sources(config, Secrets::None))?;
     if settings.instances.contains_key(name) {
         let message = format!("`{name}` does not stand in a file of its own");
         return Err(Failure::new(message)
@@ -96,7 +96,7 @@ fn may_be_missing(config: &Path, name: &InstanceName, users: Option<u64>) -> any
 async fn take_out(name: &InstanceName, config: &Path, places: &Places) -> anyhow::Result<Exit> {
     let aside = Aside::of(&places.instance)?;
     // What is wrong without it would be so for the daemon, too: then it stays.
-    let settings = config::load(&outside::sources(config))?;
+    let settings = config::load(&outside::sources(config, Secrets::None))?;
     if settings.instances.contains_key(name) {
         let message = format!("`{name}` stands elsewhere in the configuration, too");
         return Err(Failure::new(message)
@@ -117,7 +117,12 @@ async fn take_out(name: &InstanceName, config: &Path, places: &Places) -> anyhow
     let text = aside.remove()?;
     let mut output = Output::stdout();
     output.text(&format!("{name} is not configured any more\n"))?;
-    let mut secrets = own_secrets(name, places, &text, &outside::sources(config))?;
+    let mut secrets = own_secrets(
+        name,
+        places,
+        &text,
+        &outside::sources(config, Secrets::None),
+    )?;
     // The token that the instance gave in place of the configured one.
     let exchanged = config::auth_state_path(&settings.mirror.path, name);
     if exchanged.symlink_metadata().is_ok() {
@@ -138,7 +143,7 @@ async fn take_out(name: &InstanceName, config: &Path, places: &Places) -> anyhow
 
 /// How many users the mirror has of it; `None` where there is nothing to remove. Fails where they could not be removed.
 fn users_of(config: &Path, name: &InstanceName) -> anyhow::Result<Option<u64>> {
-    let mirror = config::mirror_path(&outside::sources(config))?;
+    let mirror = config::mirror_path(&outside::sources(config, Secrets::None))?;
     if !mirror.try_exists()? {
         return Ok(None);
     }

@@ -157,7 +157,7 @@ impl Reader<'_> {
                 let (token, token_url) = (self.secret("refresh_token"), self.token_url());
                 let token = token?;
                 Some(Auth {
-                    account: account("refresh token", token.value.expose_secret()),
+                    account: account("refresh token", token.identity().expose_secret()),
                     options: AuthOptions::RefreshToken {
                         client_id: client_id?,
                         client_secret: secret?.source,
@@ -180,7 +180,7 @@ impl Reader<'_> {
             AuthType::Bearer => {
                 let token = self.secret("token")?;
                 Some(Auth {
-                    account: account("bearer token", token.value.expose_secret()),
+                    account: account("bearer token", token.identity().expose_secret()),
                     options: AuthOptions::Bearer {
                         token: token.source,
                     },

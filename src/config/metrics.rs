@@ -96,7 +96,10 @@ fn parse_listen(text: &str) -> Result<SocketAddr, Wrong> {
 
 fn read_heartbeat(found: &Found<'_>, sources: &Sources) -> Option<SecretSource> {
     let secret = found.secret(sources)?;
-    match address::heartbeat_url(secret.value.expose_secret()) {
+    let Some(value) = &secret.value else {
+        return Some(secret.source);
+    };
+    match address::heartbeat_url(value.expose_secret()) {
         Ok(_url) => Some(secret.source),
         Err(wrong) => {
             let what = format!("the URL that it holds {wrong}");

@@ -51,6 +51,19 @@ pub struct Sources {
     pub env: BTreeMap<OsString, OsString>,
     /// The time, after which every schedule must tick.
     pub now: Timestamp,
+    /// Which secrets must be there.
+    pub secrets: Secrets,
+}
+
+/// Which secrets must be there when the configuration is read. Whatever is not asked for here fails when it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// All: the daemon starts with none missing.
+    All,
+    /// All but the credentials of systemd, which only the unit has: for a command that is run by hand.
+    AllButCredentials,
+    /// None is looked at: for a command that uses none.
+    None,
 }
 
 /// A configuration that was read, for those who look at it although it may be wrong.

@@ -7,22 +7,30 @@ use std::path::{Path, PathBuf};
 use config::ValueKind;
 use secrecy::SecretString;
 
-use super::Sources;
 use super::layers::as_table;
 use super::origin::Origin;
 use super::value::{Found, Wrong};
+use super::{Secrets, Sources};
 use crate::scim::auth::SecretSource;
 
 /// What a secret looks like.
 pub(super) const EXPECTED: &str =
     "{ file = \"PATH\" }, { credential = \"NAME\" } or { env = \"NAME\" }";
 
-/// A secret that could be had when the configuration was read.
+/// A secret of the configuration.
 pub(super) struct Secret {
     /// Where it stands.
     pub(super) source: SecretSource,
-    /// What it was.
-    pub(super) value: SecretString,
+    /// What it was when the configuration was read; `None` where it need not be there.
+    pub(super) value: Option<SecretString>,
+}
+
+impl Secret {
+    /// What tells it from other secrets: itself, or the place where it stands.
+    pub(super) fn identity(&self) -> SecretString {
+        let of_place = || SecretString::from(self.source.place());
+        self.value.clone().unwrap_or_else(of_place)
+    }
 }
 
 const FORM_HINT: &str =
@@ -35,7 +43,7 @@ const FORMS: [&str; 3] = ["file", "credential", "env"];
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 impl Found<'_> {
-    /// A secret, which must be there.
+    /// A secret, which must be there as far as `sources` asks for it.
     pub(super) fn secret(&self, sources: &Sources) -> Option<Secret> {
         match &self.value.kind {
             ValueKind::String(text) => self.literal(text),
@@ -45,7 +53,7 @@ impl Found<'_> {
                     return found.refuse(Wrong::new("is not text"));
                 };
                 let secret = match form {
-                    "file" => found.secret_file(name),
+                    "file" => found.secret_file(name, sources),
                     "credential" => found.secret_credential(name, sources),
                     _ => found.secret_variable(name, sources),
                 };
@@ -70,7 +78,7 @@ impl Found<'_> {
         let value = SecretString::from(text);
         Some(Secret {
             source: SecretSource::Literal(value.clone()),
-            value,
+            value: Some(value),
         })
     }
 
@@ -120,8 +128,15 @@ impl Found<'_> {
         })
     }
 
-    fn secret_file(&self, text: &str) -> Result<Secret, Wrong> {
+    fn secret_file(&self, text: &str, sources: &Sources) -> Result<Secret, Wrong> {
         let path = self.origin.resolve(text);
+        if sources.secrets == Secrets::None {
+            self.show(serde_json::json!({ "file": path.to_string_lossy() }));
+            return Ok(Secret {
+                source: SecretSource::File(path),
+                value: None,
+            });
+        }
         let (value, mode) = read_file(&path).map_err(|what| {
             Wrong::new(what).hint(
                 "it holds the secret on one line, has the mode 0600 and belongs to the account that musterd runs as",
@@ -138,23 +153,36 @@ impl Found<'_> {
         self.show(serde_json::json!({ "file": path.to_string_lossy() }));
         Ok(Secret {
             source: SecretSource::File(path),
-            value,
+            value: Some(value),
         })
     }
 
     fn secret_credential(&self, name: &str, sources: &Sources) -> Result<Secret, Wrong> {
-        const HINT: &str = "systemd lays credentials out for the unit when it starts (`LoadCredential=`); a command outside of the unit needs { file = \"PATH\" }";
+        const HINT: &str = "systemd lays credentials out for the unit when it starts (`LoadCredential=`): while that runs, it does what commands ask for";
         // systemd.exec(5): a credential's name is a file's name.
         if matches!(name, "" | "." | "..") || name.contains(['/', '\0', ':']) {
             return Err(Wrong::new("cannot name a credential").hint(HINT));
         }
         let folder = sources.env.get(OsStr::new("CREDENTIALS_DIRECTORY"));
-        let folder = folder.ok_or_else(|| {
-            Wrong::new("there are no credentials here: $CREDENTIALS_DIRECTORY is not set")
-                .hint(HINT)
-        })?;
-        let path = PathBuf::from(folder).join(name);
-        let (value, _) = read_file(&path).map_err(|what| Wrong::new(what).hint(HINT))?;
+        let path = folder.map(|folder| PathBuf::from(folder).join(name));
+        let is_needed = match sources.secrets {
+            Secrets::All => true,
+            Secrets::AllButCredentials => path.as_deref().is_some_and(Path::exists),
+            Secrets::None => false,
+        };
+        let (path, value) = match path {
+            Some(path) if is_needed => {
+                let (value, _) = read_file(&path).map_err(|what| Wrong::new(what).hint(HINT))?;
+                (Some(path), Some(value))
+            }
+            None if is_needed => {
+                let what = format!(
+                    "the credential `{name}` is not here: $CREDENTIALS_DIRECTORY is not set"
+                );
+                return Err(Wrong::new(what).hint(HINT));
+            }
+            _ => (None, None),
+        };
         self.show(serde_json::json!({ "credential": name }));
         Ok(Secret {
             source: SecretSource::Credential {
@@ -170,16 +198,21 @@ impl Found<'_> {
             Wrong::new(format!("the environment variable `{name}` {what}"))
                 .hint("set it to the secret where musterd is started")
         };
-        let value = sources.env.get(OsStr::new(name));
-        let value = value.ok_or_else(|| wrong("is not set"))?;
-        let text = value.to_str().ok_or_else(|| wrong("is not UTF-8 text"))?;
-        check(text).map_err(wrong)?;
+        let value = match sources.secrets {
+            Secrets::None => None,
+            Secrets::All | Secrets::AllButCredentials => {
+                let value = sources.env.get(OsStr::new(name));
+                let value = value.ok_or_else(|| wrong("is not set"))?;
+                let text = value.to_str().ok_or_else(|| wrong("is not UTF-8 text"))?;
+                check(text).map_err(wrong)?;
+                Some(SecretString::from(text))
+            }
+        };
         self.show(serde_json::json!({ "env": name }));
-        let value = SecretString::from(text);
         Ok(Secret {
             source: SecretSource::Env {
                 name: name.to_owned(),
-                value: value.clone(),
+                value: value.clone().unwrap_or_default(),
             },
             value,
         })

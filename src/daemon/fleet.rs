@@ -412,6 +412,7 @@ mod tests {
             file,
             env: BTreeMap::new(),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
+            secrets: config::Secrets::All,
         };
         config::load(&sources).unwrap()
     }

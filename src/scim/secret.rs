@@ -13,12 +13,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub enum SecretSource {
     /// A file; a trailing line break is not part of the secret.
     File(PathBuf),
-    /// A systemd credential: a file in `$CREDENTIALS_DIRECTORY`, the path as resolved.
+    /// A systemd credential: a file in `$CREDENTIALS_DIRECTORY`.
     Credential {
         /// Its name.
         name: String,
-        /// The file.
-        path: PathBuf,
+        /// The file; `None` where systemd laid none out for this process.
+        path: Option<PathBuf>,
     },
     /// An environment variable, read when the configuration was.
     Env {
@@ -74,6 +74,12 @@ pub enum SecretError {
         /// The file.
         path: PathBuf,
     },
+    /// A credential that systemd did not lay out for this process.
+    #[error("the credential `{name}` is not here: systemd lays it out for the unit alone")]
+    NotHere {
+        /// Its name.
+        name: String,
+    },
     /// Nothing in it.
     #[error("the secret in {place} is empty")]
     Empty {
@@ -98,7 +104,13 @@ impl SecretSource {
     /// [`SecretError`], which names the place.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         let secret = match self {
-            Self::File(path) | Self::Credential { path, .. } => self.read_file(path)?,
+            Self::File(path)
+            | Self::Credential {
+                path: Some(path), ..
+            } => self.read_file(path)?,
+            Self::Credential { name, path: None } => {
+                return Err(SecretError::NotHere { name: name.clone() });
+            }
             Self::Env { value, .. } | Self::Literal(value) => value.clone(),
         };
         let text = secret.expose_secret();
@@ -160,7 +172,9 @@ impl SecretSource {
         Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
     }
 
-    fn place(&self) -> String {
+    /// Where it stands, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
         match self {
             Self::File(path) => format!("the file `{}`", path.display()),
             Self::Credential { name, .. } => format!("the credential `{name}`"),
@@ -177,6 +191,10 @@ impl SecretError {
         match self {
             Self::Unreadable { .. } => {
                 "the file must exist and the account that musterd runs as must be able to read it"
+            }
+            Self::NotHere { .. } => {
+                "start the daemon (`sudo systemctl start musterd`), which then answers; or run this with the credential: \
+                 `sudo systemd-run --pipe --wait -p User=musterd -p LoadCredential=NAME:FILE musterd check`"
             }
             Self::NotASecret { .. } | Self::Empty { .. } | Self::Unsendable { .. } => {
                 "put the secret alone into it, as one line of text"

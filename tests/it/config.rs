@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use musterd::cli;
 use musterd::config::settings::{LogFormat, MetricsSettings};
-use musterd::config::{self, Settings, Sources};
+use musterd::config::{self, Secrets, Settings, Sources};
 use musterd::model::InstanceName;
 use musterd::scim::auth::{AuthOptions, SecretSource};
 use secrecy::ExposeSecret as _;
@@ -506,7 +506,7 @@ fn a_wrong_auth_says_what_its_type_needs() {
     [ETC]/musterd.toml: `instances.d.auth.client_secret`: names a secret in more than one way; write { file = "PATH" }, { credential = "NAME" } or { env = "NAME" }
     [ETC]/musterd.toml: `instances.d.auth.token_url`: is not on the instance's own host (got `https://evil.example/oauth_token.do`), expected an address on the instance itself, such as its url with "/oauth_token.do"; the credentials of an instance are sent to its `url` only
     [ETC]/musterd.toml: `instances.e.auth.token.env`: the environment variable `E` is not set; set it to the secret where musterd is started
-    [ETC]/musterd.toml: `instances.f.auth.token.credential`: there are no credentials here: $CREDENTIALS_DIRECTORY is not set; systemd lays credentials out for the unit when it starts (`LoadCredential=`); a command outside of the unit needs { file = "PATH" }
+    [ETC]/musterd.toml: `instances.f.auth.token.credential`: the credential `f` is not here: $CREDENTIALS_DIRECTORY is not set; systemd lays credentials out for the unit when it starts (`LoadCredential=`): while that runs, it does what commands ask for
     [ETC]/musterd.toml: `instances.g.auth.token.vault`: is not a known key; write { file = "PATH" }, { credential = "NAME" } or { env = "NAME" }
     [ETC]/musterd.toml: `instances.h.auth.token`: is not a secret; write { file = "PATH" }, { credential = "NAME" } or { env = "NAME" }
     [ETC]/musterd.toml: `instances.i.url`: names a user (got `https://…@i.example`), expected scheme and host with nothing after them, such as "https://acme.service-now.com"; credentials belong into `auth`
@@ -749,8 +749,53 @@ fn a_credential_is_a_file_that_systemd_lays_out() {
     let settings = etc.load();
     let auth = &settings.instances[&name("acme")].client.auth;
     assert!(
-        matches!(auth, AuthOptions::ClientCredentials { client_secret: SecretSource::Credential { path: read, .. }, .. } if *read == path)
+        matches!(auth, AuthOptions::ClientCredentials { client_secret: SecretSource::Credential { path: Some(read), .. }, .. } if *read == path)
     );
+}
+
+#[test]
+fn secrets_need_not_be_there_before_they_are_used() {
+    let bearers = |one: &str, two: &str| {
+        let instance = |name: &str, secret: &str| {
+            format!(
+                "[instances.{name}]\nurl = 'https://a.example'\nauth = {{ type = 'bearer', token = {{ {secret} }} }}\n"
+            )
+        };
+        instance("a", one) + &instance("b", two)
+    };
+    let loads = |text: &str, secrets| {
+        let etc = Etc::new().file(text);
+        let sources = Sources {
+            secrets,
+            ..etc.sources()
+        };
+        config::load(&sources).map_err(|error| error.to_string())
+    };
+    let heartbeat = "metrics.heartbeat = { credential = 'beat' }\n";
+    let by_hand = heartbeat.to_owned() + &bearers("credential = 'a'", "credential = 'b'");
+    let told = loads(&by_hand, Secrets::All).unwrap_err();
+    for name in ["a", "b", "beat"] {
+        assert!(
+            told.contains(&format!("the credential `{name}` is not here")),
+            "{told}"
+        );
+    }
+    let settings = loads(&by_hand, Secrets::AllButCredentials).unwrap();
+    let source = settings.metrics.heartbeat.unwrap();
+    let told = source.read().unwrap_err();
+    assert!(told.to_string().contains("`beat`"), "{told}");
+    assert!(told.hint().contains("systemd-run"), "{told}");
+
+    // What is not there as a file is a mistake for whoever needs it, and for nobody else.
+    let absent = bearers("file = 'absent'", "env = 'ABSENT'");
+    assert!(loads(&absent, Secrets::AllButCredentials).is_err());
+    assert_eq!(loads(&absent, Secrets::None).unwrap().instances.len(), 2);
+    // One secret is one account, whether it was read or not.
+    let twice = bearers("credential = 'a'", "credential = 'a'");
+    for secrets in [Secrets::AllButCredentials, Secrets::None] {
+        let told = loads(&twice, secrets).unwrap_err();
+        assert!(told.contains("the same account"), "{told}");
+    }
 }
 
 #[test]
@@ -944,6 +989,7 @@ impl Etc {
             file: self.folder().join("musterd.toml"),
             env: self.env.clone(),
             now: "2026-02-27T12:00:00Z".parse().unwrap(),
+            secrets: Secrets::All,
         }
     }
 

@@ -54,6 +54,7 @@ impl Linked {
             file,
             env: BTreeMap::default(),
             now: clock.now(),
+            secrets: config::Secrets::All,
         };
         let settings = config::load(&sources).unwrap();
         let line = sandbox.clone();

@@ -23,6 +23,7 @@ mod config;
 mod conformance;
 mod corruption;
 mod crash;
+mod credentials;
 mod daemon;
 mod dry_run;
 mod faults;

@@ -240,6 +240,7 @@ impl World {
             file: self.folder.path().join("musterd.toml"),
             env: BTreeMap::default(),
             now: self.clock.now(),
+            secrets: config::Secrets::All,
         };
         let settings = config::load(&sources).unwrap();
         let mirror = Mirror::open(&self.mirror_path(), "5eed").unwrap();

@@ -84,6 +84,7 @@ pub(super) async fn over_sockets(world: &mut World) {
         file: world.folder().join("musterd.toml"),
         env: BTreeMap::new(),
         now: "2026-01-01T00:00:00Z".parse().unwrap(),
+        secrets: config::Secrets::All,
     };
     let settings = config::load(&sources).unwrap();
     let options: BTreeMap<String, _> = settings

@@ -191,5 +191,6 @@ fn sources(folder: &Path, input: &[u8]) -> Sources {
         file,
         env,
         now: "2026-03-01T08:00:00Z".parse().unwrap(),
+        secrets: config::Secrets::All,
     }
 }
