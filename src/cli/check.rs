@@ -1,8 +1,14 @@
 //! `musterd check`: reads the configuration, then looks at each instance.
 
+mod local;
+mod unit;
+
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use self::local::{Local, Machine};
 
 use super::exit::Exit;
 use super::handover;
@@ -13,13 +19,14 @@ use crate::config::{self, Secrets, Settings};
 use crate::control::{Line, Request};
 use crate::daemon::link;
 use crate::mirror::Reader;
-use crate::model::Foreign;
+use crate::model::{Foreign, StepOutcome};
 
-/// Check the configuration, then ask each instance
+/// Check the configuration and this machine, then ask each instance
 ///
-/// One authenticated look: does it answer, how many users does it show, what does it honour of filters and sorting, and
-/// does its clock agree with ours; and is anything of it held. Works before the daemon was ever started. Exits 1 if an
-/// instance does not answer, else 3 if something is held.
+/// Looks at the mirror's folder, at who may read what, at the unit and its credentials. Then asks each instance, step by
+/// step: does it answer, how many users does it show, what does it honour of filters and sorting, and does its clock
+/// agree with ours; and is anything of it held. Each step says what was found by which request, and how to mend it. Works
+/// before the daemon was ever started. Exits 1 if a step failed, else 3 if something is held; a warning changes neither.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: musterd check acme")]
 pub(crate) struct Args {
@@ -27,7 +34,7 @@ pub(crate) struct Args {
     #[arg(value_name = "INSTANCE")]
     instances: Vec<String>,
 
-    /// Read the configuration only
+    /// Look at the configuration and at this machine only
     #[arg(long)]
     offline: bool,
 
@@ -50,22 +57,39 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
         ))?;
         output.flush()?;
     }
+    let machine = Machine {
+        config: std::path::absolute(&config).context("where is the working directory")?,
+        unit_path: std::env::var_os("SYSTEMD_UNIT_PATH"),
+        program: std::env::current_exe().context("where is this program")?,
+    };
+    let local = local::look(&machine, &settings);
+    let is_failed = |found: &Local| found.step.outcome == StepOutcome::Failed;
+    let here = match local.iter().any(is_failed) {
+        true => Exit::Failed,
+        false => Exit::Done,
+    };
+    if !args.json {
+        output.text(&render_local(&local))?;
+        output.flush()?;
+    }
     if args.offline {
         if args.json {
-            output.json(&serde_json::json!({
+            output.json(&json!({
                 "instances": settings.instances.keys().map(ToString::to_string).collect::<Vec<_>>(),
                 "warnings": settings.warnings,
+                "local": local,
             }))?;
             output.flush()?;
         }
-        return Ok(Exit::Done);
+        return Ok(here);
     }
     let request = Request::Check {
         instances: args.instances,
     };
     let exit = handover::carry_out(&config, request, |line| {
-        if let Line::Row(found) = line {
+        if let Line::Row(mut found) = line {
             if args.json {
+                found["local"] = json!(concerning(&local, &found["instance"]));
                 output.json(&found)?;
             } else {
                 output.text(&render(&found))?;
@@ -75,7 +99,27 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
         Ok(())
     })
     .await?;
-    Ok(exit)
+    Ok(match exit {
+        Exit::Done | Exit::Attention if here == Exit::Failed => here,
+        exit => exit,
+    })
+}
+
+/// What concerns all instances, and what concerns this one.
+fn concerning<'a>(local: &'a [Local], instance: &Value) -> Vec<&'a Local> {
+    let concerns = |found: &&Local| {
+        let of = found.instance.as_deref();
+        of.is_none_or(|name| Some(name) == instance.as_str())
+    };
+    local.iter().filter(concerns).collect()
+}
+
+fn render_local(local: &[Local]) -> String {
+    let mut lines = "this machine\n".to_owned();
+    for found in local {
+        lines.push_str(&render_step(&json!(found)));
+    }
+    lines
 }
 
 /// Holds the configuration against the mirror, where there is one already.
@@ -114,132 +158,61 @@ fn held(hold: &Value) -> String {
     )
 }
 
+/// What was found of an instance: each request, and below it what came of it.
 fn render(found: &Value) -> String {
-    let text = |value: &Value| Foreign(value.as_str().unwrap_or("-")).to_string();
     let mut lines = format!("{} ({})\n", text(&found["instance"]), text(&found["url"]));
-    let mut line = |what: &str, says: &str| {
-        lines.push_str(&format!("  {what:<22} {says}\n"));
-    };
-    if let Some(total) = found["total"].as_u64() {
-        let users = words::count(total, "user");
-        line("answers", &format!("yes, {users} shown"));
-    }
-    if let Some(skew) = found["clock_skew_seconds"].as_i64() {
-        let says = match skew.abs() {
-            0..=60 => "agrees with ours".to_owned(),
-            seconds => format!(
-                "{seconds} s {} ours: watermarks go by the instance's clock, schedules by ours",
-                if skew > 0 { "ahead of" } else { "behind" }
-            ),
-        };
-        line("clock", &says);
-    }
-    if let Some(asked) = found["page"]["asked"].as_u64() {
-        let page = |key: &str| found["page"][key].as_u64().unwrap_or_default();
-        let seconds = found["page"]["seconds"].as_f64().unwrap_or_default();
-        let rows = page("rows");
-        let says = match found["short_by"].as_str() {
-            None => format!("whole, {rows} users in {seconds:.1} s"),
-            Some("cap") => format!(
-                "{rows} users where {asked} were asked for, in {seconds:.1} s: set `page_size` to what it gives"
-            ),
-            Some(_) => format!(
-                "{rows} users where {asked} were asked for, and a smaller page is short as well: the account may not see some rows"
-            ),
-        };
-        line("pages", &says);
-    }
-    if let Some(seconds) = found["full_sync"]["seconds"].as_f64() {
-        let requests = words::count(found["full_sync"]["requests"].as_u64().unwrap_or(1), "page");
-        let span = words::span(seconds.ceil() as i64);
-        line(
-            "a full sync",
-            &format!("{requests}, at least {span} at this pace"),
-        );
-    }
-    if let Some(limit) = found["told_per_hour"].as_u64() {
-        let limit = words::count(limit, "request");
-        line(
-            "its rate limit",
-            &format!("tighter than `rate`: {limit} an hour are kept to"),
-        );
-    }
-    if found["unreadable"].as_bool() == Some(true) {
-        line(
-            "records",
-            "one that cannot be read is among the first: a sync sets it aside, see the table `rejects`",
-        );
-    }
-    for (name, counts) in found["visible"].as_object().into_iter().flatten() {
-        let count = |key: &str| counts[key].as_u64().unwrap_or_default();
-        let says = match (count("seen"), count("of")) {
-            (0, of) => format!(
-                "not shown for any of {of} users: nobody has one, or the account may not read it"
-            ),
-            (seen, of) => format!("shown, for {seen} of {of} users"),
-        };
-        line(&Foreign(name).to_string(), &says);
-    }
-    let capabilities = &found["capabilities"];
-    if let Some(unknown) = capabilities["order_unknown"].as_bool() {
-        let twins = capabilities["ids_differ_in_case"].as_bool() == Some(true);
-        line(
-            "sort by id",
-            match (unknown, twins) {
-                (true, _) => "not honoured, or by no order that is known: pages go by startIndex",
-                (false, true) => "honoured; some ids differ in case alone",
-                (false, false) => "honoured",
-            },
-        );
-    }
-    for (name, what, otherwise) in [
-        ("id_after", "filter by id", "pages go by startIndex"),
-        ("id_range", "filter by id, ranges", "one range at a time"),
-        (
-            "modified_filter",
-            "filter by lastModified",
-            "every sync is a full one",
-        ),
-        (
-            "modified_and_id",
-            "both joined by `and`",
-            "long incremental syncs go by startIndex",
-        ),
-        (
-            "inactive_shown",
-            "inactive users",
-            "leavers are found by full syncs only",
-        ),
-    ] {
-        match capabilities[name].as_str() {
-            Some("obeyed") => line(
-                what,
-                if name == "inactive_shown" {
-                    "shown"
-                } else {
-                    "honoured"
-                },
-            ),
-            Some("unknown") => line(what, "cannot be told from what the instance answers"),
-            Some("ignored") if name == "inactive_shown" => line(
-                what,
-                "none is shown: either there is none, or leavers are found by full syncs only",
-            ),
-            Some(word) => line(what, &format!("{word}: {otherwise}")),
-            None => {}
+    let mut asked = None;
+    for step in found["steps"].as_array().into_iter().flatten() {
+        let request = step["request"].as_str();
+        if let Some(request) = request.filter(|_| request != asked) {
+            lines.push_str(&format!("  {}\n", Foreign(request)));
+            asked = Some(request);
         }
-    }
-    if let Some(error) = found["error"].as_str() {
-        line("failed", &Foreign(error).to_string());
-    }
-    if let Some(hint) = found["hint"].as_str() {
-        line("what to do", hint);
+        lines.push_str(&render_step(step));
     }
     for hold in found["holds"].as_array().into_iter().flatten() {
-        line("held", &held(hold));
+        line(&mut lines, "held", &held(hold));
     }
-    if let Some(note) = found["note"].as_str() {
-        line("taken over", &Foreign(note).to_string());
+    if !found["note"].is_null() {
+        line(&mut lines, "taken over", &text(&found["note"]));
     }
     lines
+}
+
+fn render_step(step: &Value) -> String {
+    let mut lines = String::new();
+    let failed = match step["outcome"].as_str() {
+        Some("failed") => "FAILED: ",
+        _ => "",
+    };
+    let says = format!("{failed}{}", text(&step["says"]));
+    line(&mut lines, &label(&text(&step["name"])), &says);
+    if !step["mend"].is_null() {
+        line(&mut lines, "  what to do", &text(&step["mend"]));
+    }
+    lines
+}
+
+fn line(lines: &mut String, what: &str, says: &str) {
+    lines.push_str(&format!("    {what:<22} {says}\n"));
+}
+
+fn text(value: &Value) -> String {
+    Foreign(value.as_str().unwrap_or("-")).to_string()
+}
+
+/// The name of a step, for people.
+fn label(name: &str) -> String {
+    match name {
+        "tls" => "TLS",
+        "sign_in" => "sign-in",
+        "scim_plugin" => "SCIM plugin",
+        "full_sync" => "a full sync",
+        "rate_limit" => "its rate limit",
+        "filter_by_id_range" => "filter by id, ranges",
+        "filter_by_last_modified" => "filter by lastModified",
+        "both_filters" => "both joined by `and`",
+        name => return name.replace('_', " "),
+    }
+    .to_owned()
 }

@@ -20,9 +20,7 @@ use crate::mirror::apply::SyncRow;
 use crate::mirror::plan::Planning;
 use crate::mirror::read::{HoldRow, SourceChange};
 use crate::mirror::{self, Mirror, Reader};
-use crate::model::{InstanceName, Mode, Outcome, ResourceType, Trigger, UserColumns};
-use crate::reconcile::decode::decode;
-use crate::reconcile::mapping::user_columns;
+use crate::model::{InstanceName, Mode, Outcome, Trigger};
 use crate::scim::check;
 use crate::scim::client::Priority;
 use crate::sync::approve::Fate;
@@ -380,7 +378,6 @@ pub async fn check(
             let session = link.client.session(Priority::High, stop);
             let found = check::check(session, &link.settings.resources, &*clock).await;
             let mut row = json!(found);
-            row["visible"] = json!(visible(&found));
             row["holds"] = json!(standing.holds);
             row["note"] = json!(standing.note);
             lines.row(row).await;
@@ -396,27 +393,6 @@ pub async fn check(
         ended = worse(ended, one?);
     }
     Ok(ended)
-}
-
-/// The attributes whose absence for everybody is a right that is missing, more often than not.
-const LOOKED_FOR: [&str; 5] = ["active", "email", "title", "department", "manager"];
-
-/// How many of the users on the page have each attribute, and of how many.
-fn visible(found: &check::Finding) -> serde_json::Map<String, serde_json::Value> {
-    let users: Vec<UserColumns> = found
-        .rows
-        .iter()
-        .filter_map(|row| user_columns(&decode(ResourceType::User, row).ok()?.canonical).ok())
-        .collect();
-    let has = |user: &&UserColumns, name: &str| match name {
-        "active" => user.active.is_some(),
-        name => user.get(name).is_some() || user.get(&format!("{name}_id")).is_some(),
-    };
-    let counts = LOOKED_FOR.map(|name| {
-        let seen = users.iter().filter(|user| has(user, name)).count();
-        (name.to_owned(), json!({ "seen": seen, "of": users.len() }))
-    });
-    serde_json::Map::from_iter(counts.into_iter().filter(|_| !users.is_empty()))
 }
 
 /// What of an instance waits for a person, or for what a person has approved.

@@ -8,9 +8,11 @@ pub mod foreign;
 pub mod id;
 pub mod page;
 pub(crate) mod scan;
+pub mod step;
 pub mod sync;
 pub mod time;
 pub mod user;
+pub mod words;
 
 pub use base::Base;
 pub use capability::{Capabilities, Obeyed};
@@ -19,5 +21,6 @@ pub use change::{ChangeEvent, ChangeRecord, Kind, Proof, Reason, Shares, State, 
 pub use foreign::Foreign;
 pub use id::{InstanceName, InvalidInstanceName, ResourceId, ResourceType};
 pub use page::{Arrived, Fingerprint, Page, PageReport, Reject, Row};
+pub use step::{Outcome as StepOutcome, Step};
 pub use sync::{Mode, Outcome, Tally, TallySnapshot, Trigger};
 pub use user::UserColumns;

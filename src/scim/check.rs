@@ -1,5 +1,10 @@
 //! One authenticated look at an instance: does it answer, as what, and what does it honour?
 
+mod found;
+mod visible;
+mod way;
+
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use jiff::Timestamp;
@@ -10,7 +15,9 @@ use super::error::Error;
 use super::probe;
 use super::retry::RetryOptions;
 use crate::clock::Clock;
-use crate::model::{Capabilities, ResourceType, Row};
+use crate::model::{Capabilities, ResourceType, Row, Step};
+use found::Asked;
+pub use visible::Seen;
 
 /// What was found out about one instance.
 #[derive(Clone, Debug, Serialize)]
@@ -37,10 +44,14 @@ pub struct Finding {
     pub full_sync: Option<Estimate>,
     /// What it honours.
     pub capabilities: Option<Capabilities>,
-    /// The rows of the page, for whoever knows what is in them.
+    /// Of how many users on the page each attribute was seen.
+    pub visible: BTreeMap<&'static str, Seen>,
+    /// The rows of the page.
     #[serde(skip)]
-    pub rows: Vec<Row>,
-    /// What went wrong; the steps before it went well.
+    rows: Vec<Row>,
+    /// What was looked at, in its order. Where one step failed, it is the last one.
+    pub steps: Vec<Step>,
+    /// What went wrong.
     pub error: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
@@ -124,12 +135,31 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
         told_per_hour: None,
         full_sync: None,
         capabilities: None,
+        visible: BTreeMap::new(),
         rows: Vec::new(),
+        steps: Vec::new(),
         error: None,
         hint: None,
     };
     for resource in resources {
-        if let Err(error) = look(session, *resource, clock, &mut found).await {
+        let asked = Asked {
+            client: &session.client,
+            resource: *resource,
+        };
+        let mut progress = Progress::default();
+        let looked = look(session, *resource, clock, &mut found, &mut progress).await;
+        let error = looked.as_ref().err();
+        let at = |stage| error.filter(|_| progress.stage == stage);
+        let way = way::way(options, &asked.first(), progress.n_first, at(Stage::Way));
+        let mut steps = [way, found::steps(&found, &asked)].concat();
+        if let Some(error) = at(Stage::Page) {
+            steps.push(way::failed("pages", Some(error)).by(asked.page()));
+        }
+        if let Some(error) = at(Stage::Probe) {
+            steps.push(way::failed("filters", Some(error)));
+        }
+        found.steps.extend(steps);
+        if let Err(error) = looked {
             found.hint = error.hint().map(ToString::to_string);
             found.error = Some(error.to_string());
             break;
@@ -138,24 +168,46 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
     found
 }
 
+/// How far a look came.
+#[derive(Default)]
+struct Progress {
+    /// What was sent for the first list, the token included.
+    n_first: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// To the first answer.
+    #[default]
+    Way,
+    Page,
+    Probe,
+}
+
+/// What an instance says that shows nobody, and what to do about it.
+const NOBODY: &str = "it says that there is nobody at all, which no sync believes";
+const NOBODY_HINT: &str = "give the account its rights: most often the role is missing";
+
 async fn look(
     session: &Session,
     resource: ResourceType,
     clock: &dyn Clock,
     found: &mut Finding,
+    progress: &mut Progress,
 ) -> Result<(), Error> {
     let options = session.client.options();
     // The first request brings the token as well, so that the page is timed alone.
-    let (total, date) = total(session, resource, found).await?;
+    let (total, date) = total(session, resource, found, progress).await?;
     found.total = Some(total);
     found.date = date;
     found.clock_skew_seconds = date.map(|date| date.duration_since(clock.now()).as_secs());
     if total == 0 {
-        found.error =
-            Some("it says that there is nobody at all, which no sync believes".to_owned());
-        found.hint = Some("give the account its rights: most often the role is missing".to_owned());
+        found.error = Some(NOBODY.to_owned());
+        found.hint = Some(NOBODY_HINT.to_owned());
         return Ok(());
     }
+    progress.stage = Stage::Page;
     let query = |count| ListQuery {
         filter: None,
         start_index: 1,
@@ -182,12 +234,14 @@ async fn look(
                     false => ShortBy::Cap,
                 });
             }
+            found.visible = visible::visible(&listing.rows);
             found.rows = listing.rows;
         }
         // A sync finds out which record it is, and sets it aside.
         Err(error) if error.is_unreadable() => found.unreadable = true,
         Err(error) => return Err(error),
     }
+    progress.stage = Stage::Probe;
     found.capabilities = Some(probe::probe(session, resource).await?);
     Ok(())
 }
@@ -197,9 +251,11 @@ async fn total(
     session: &Session,
     resource: ResourceType,
     found: &mut Finding,
+    progress: &mut Progress,
 ) -> Result<(u64, Option<Timestamp>), Error> {
     /// Records that cannot be read stand side by side nowhere but in an attack.
     const MOST: u64 = 3;
+    let before = session.tally.snapshot().requests;
     let mut start_index = 1;
     loop {
         let query = ListQuery {
@@ -207,7 +263,11 @@ async fn total(
             start_index,
             count: 1,
         };
-        match session.list(resource, &query).await {
+        let listed = session.list(resource, &query).await;
+        if start_index == 1 {
+            progress.n_first = session.tally.snapshot().requests - before;
+        }
+        match listed {
             Ok(listing) => return Ok((listing.total, listing.date)),
             Err(error) if error.is_unreadable() && start_index < MOST => {
                 found.unreadable = true;

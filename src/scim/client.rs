@@ -299,7 +299,7 @@ impl Client {
         url
     }
 
-    fn list_url(&self, resource: ResourceType, query: &ListQuery) -> Url {
+    pub(super) fn list_url(&self, resource: ResourceType, query: &ListQuery) -> Url {
         let mut url = self.endpoint(resource);
         let mut pairs = form_urlencoded::Serializer::new(String::new());
         if let Some(filter) = &query.filter {

@@ -315,6 +315,12 @@ impl Error {
         &self.fault
     }
 
+    /// What was asked for.
+    #[must_use]
+    pub fn what(&self) -> What {
+        self.what
+    }
+
     /// Whether the same request may succeed later without anybody mending anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {

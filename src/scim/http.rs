@@ -17,7 +17,7 @@ use super::error::{Body, ExchangeError};
 use crate::model::Reject;
 
 /// A connection is made within this, or not at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Once an answer has begun, its next bytes come within this. How long an instance may think before
 /// it begins is limited by the total time alone, which [`super::client::Session`] keeps.

@@ -10,7 +10,13 @@ use super::filter;
 use crate::model::{Capabilities, Obeyed, ResourceType, Row};
 
 /// Rows to choose from. Enough to tell an order by number (9, 10) from one by text.
-const ROWS: u32 = 20;
+pub(super) const ROWS: u32 = 20;
+
+/// Rows of a range that holds one.
+pub(super) const RANGE: u32 = 2;
+
+/// Who is inactive.
+pub(super) const INACTIVE: &str = "active eq false";
 
 /// Windows of rows that are tried, where one holds a record that cannot be read.
 const MOST_WINDOWS: u64 = 3;
@@ -127,7 +133,7 @@ impl Probe<'_> {
             return Ok(Obeyed::Unknown);
         };
         let range = filter::all([Some(filter::id_from(from)), Some(filter::id_before(before))]);
-        let given = self.given(range, 2).await?;
+        let given = self.given(range, RANGE).await?;
         Ok(given.obeyed(|listing| {
             listing.total == 1 && matches!(&listing.rows[..], [row] if row.id.as_str() == *from)
         }))
@@ -178,7 +184,7 @@ impl Probe<'_> {
         if rows.iter().any(is_inactive) {
             return Ok(Obeyed::Obeyed);
         }
-        let given = self.given(Some("active eq false".to_owned()), 1).await?;
+        let given = self.given(Some(INACTIVE.to_owned()), 1).await?;
         Ok(match given {
             Given::Rows(listing) if listing.rows.iter().any(is_inactive) => Obeyed::Obeyed,
             Given::Rows(listing) if listing.rows.is_empty() && listing.total == 0 => {
@@ -202,7 +208,7 @@ impl Given {
 
 /// Whether a resource says `active: false`, also as text (facts page, Q37). Names are
 /// case-insensitive.
-fn is_inactive(row: &Row) -> bool {
+pub(super) fn is_inactive(row: &Row) -> bool {
     let Ok(Value::Object(members)) = serde_json::from_slice(&row.raw) else {
         return false;
     };
