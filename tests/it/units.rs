@@ -25,6 +25,65 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
 }
 
 #[test]
+fn credentials_are_loaded_by_a_drop_in_in_both_forms() {
+    let folder = TempDir::new().unwrap();
+    let unit = folder.path().join("musterd.service");
+    fs::write(&unit, text("musterd.service")).unwrap();
+    let drop_ins = folder.path().join("musterd.service.d");
+    fs::create_dir(&drop_ins).unwrap();
+    // As README shows them.
+    let readme = include_str!("../../README.md");
+    let forms = [
+        "LoadCredential=acme:/etc/musterd/secrets/acme",
+        "LoadCredentialEncrypted=acme:/etc/credstore.encrypted/acme",
+    ];
+    for form in forms {
+        assert!(readme.contains(form), "{form}");
+        fs::write(
+            drop_ins.join("credential.conf"),
+            format!("[Service]\n{form}\n"),
+        )
+        .unwrap();
+        let Some(told) = verify(&unit) else { return };
+        assert_eq!(told, "", "{form}");
+    }
+    let misspelt = "[Service]\nLoadCredentialEncryptd=acme:/x\n";
+    fs::write(drop_ins.join("credential.conf"), misspelt).unwrap();
+    let told = verify(&unit).unwrap();
+    assert!(told.contains("LoadCredentialEncryptd"), "{told}");
+}
+
+/// What `systemd-creds encrypt` makes under a name is what the unit would be handed: one line, without what ends it.
+#[test]
+fn a_credential_is_encrypted_as_readme_shows() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("plain"), "hush").unwrap();
+    // With no key of this machine: a test leaves none behind.
+    let encrypt = ["encrypt", "--with-key=tpm2-absent", "--name=acme"];
+    let decrypt = ["decrypt", "--name=acme"];
+    let creds = |args: &[&str], from: &str, to: &str| {
+        let mut command = Command::new("systemd-creds");
+        run(command.args(args).arg(at(from)).arg(at(to)))
+    };
+    let Some(output) = creds(&encrypt, "plain", "sealed") else {
+        return;
+    };
+    if !output.status.success() {
+        return eprintln!("skipped: {}", told(&output));
+    }
+    assert!(
+        !fs::read(at("sealed"))
+            .unwrap()
+            .windows(4)
+            .any(|bytes| bytes == b"hush")
+    );
+    let output = creds(&decrypt, "sealed", "opened").unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(fs::read(at("opened")).unwrap(), b"hush");
+}
+
+#[test]
 fn the_unit_is_exposed_to_no_more_than_it_needs() {
     // In tenths: 1.1 of 10.
     const THRESHOLD: &str = "--threshold=11";
