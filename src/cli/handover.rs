@@ -211,10 +211,8 @@ async fn alone(
             let known = Known::open(&settings.mirror.path)?;
             link::check_pins(&link::pins(&settings), &known.reader()?.pins()?)?;
             let read = || known.reader();
-            let clock = &surroundings.clock;
-            let ended = execute::dry_run(&links, &read, mode, clock, &lines, &stop).await;
-            requests::add(path, links, clock).await;
-            ended
+            // What it sends is not counted for `status`: it writes nothing.
+            execute::dry_run(&links, &read, mode, &surroundings.clock, &lines, &stop).await
         }
         request => {
             if let Request::Sync { instances, .. } = &request {
