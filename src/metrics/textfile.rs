@@ -21,7 +21,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
 /// The same for a file with these rights.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let beside = beside(path)?;
     // One that a killed process left is in the way of `create_new`, which follows no link that somebody laid there.
