@@ -1,5 +1,6 @@
 //! `musterd check`: reads the configuration, then looks at each instance.
 
+mod account;
 mod local;
 mod unit;
 
@@ -9,7 +10,6 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use self::local::{Local, Machine};
-
 use super::exit::Exit;
 use super::handover;
 use super::output::Output;
