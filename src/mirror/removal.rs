@@ -363,6 +363,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_sync_that_outlives_it_writes_nobody_back() {
+        let mut world = lived().await;
+        let mut late = Vec::new();
+        for _ in 0..2 {
+            let mut stage = world.stage(Mode::Full);
+            world.page(&mut stage, &[titled("a", "z"), titled("n", "new")]);
+            let (mut batch, end) = world.ending(&stage).await;
+            // One that is not the sync's last transaction: that finds by itself what is missing.
+            batch.limit = 1;
+            late.push((stage, batch, end));
+        }
+        link(&world, &["globex"]).await;
+        let sync_id = begin(&world).await.unwrap();
+        let mut left = 5;
+        for (mut stage, batch, end) in late {
+            let applied = world
+                .mirror
+                .write(move |writer| writer.apply(&mut stage, &batch, None, &end));
+            assert!(matches!(applied.await, Err(Error::UnknownInstance(_))));
+            let users = world.ask::<i64>("SELECT count(*) FROM users WHERE instance = 'acme'");
+            assert_eq!(users, left, "before the removal, and behind it");
+            remove(&world, sync_id, 99).await.ok();
+            left = 0;
+        }
+        assert_eq!(world.difference(), None);
+    }
+
+    #[tokio::test]
     async fn killed_between_two_transactions_it_goes_on_with_those_who_are_left() {
         let world = lived().await;
         link(&world, &["globex"]).await;

@@ -32,7 +32,8 @@ pub(super) fn base(conn: &Connection) -> Result<Base, Error> {
         })?)
 }
 
-/// Gives the transaction under way the next number, as one of this source.
+/// Gives the transaction under way the next number, as one of this source. Refused where the users of the instance are being removed,
+/// or were (`musterd unlink --drop`): a sync that began before would write them back. A removal takes the row of `sources` first.
 pub(super) fn begin(
     conn: &Connection,
     instance: &InstanceName,
@@ -40,7 +41,11 @@ pub(super) fn begin(
 ) -> Result<i64, Error> {
     let next = base(conn)?.tx + 1;
     let known = conn
-        .prepare_cached("UPDATE source_counts SET tx = ?3 WHERE instance = ?1 AND resource = ?2")?
+        .prepare_cached(
+            "UPDATE source_counts SET tx = ?3
+             WHERE instance = ?1 AND resource = ?2
+               AND EXISTS (SELECT 1 FROM sources WHERE sources.instance = ?1 AND sources.resource = ?2)",
+        )?
         .execute(params![instance.as_str(), resource.as_str(), next])?;
     known_instance(known, instance)?;
     Ok(next)
