@@ -28,6 +28,7 @@ mod daemon;
 mod dry_run;
 mod faults;
 mod floors;
+mod freshness;
 mod fuzz;
 mod guards;
 mod link;
