@@ -289,3 +289,27 @@ fn log_row(row: &SyncRow, is_quiet: bool) {
         line!(info);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_grows_is_said_once_until_it_was_short_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = Arc::new(file.reopen().unwrap());
+        let log = tracing_subscriber::fmt().with_writer(writer).finish();
+        tracing::subscriber::with_default(log, || {
+            let reporter = Reporter::default();
+            let long = WAL_WARN_BYTES + 1;
+            for wal_bytes in [0, WAL_WARN_BYTES, long, long, 2 * long, 0, long] {
+                reporter.wal(wal_bytes);
+            }
+        });
+        let told = std::fs::read_to_string(file.path()).unwrap();
+        let warned = told.matches("a reader keeps a transaction open").count();
+        assert_eq!(warned, 2, "{told}");
+    }
+}

@@ -220,6 +220,9 @@ fn readers_read_at_any_time_write_nowhere_and_strangers_see_nothing() {
     daemon.kill();
     assert_eq!(daemon.finish(TIME_LIMIT).code, None);
     host.assert_reads(READER, true, "after it was killed");
+    // The index of the log is in nobody's memory after a reboot, and is never written to the disk on purpose.
+    std::fs::write(beside("-shm"), "").unwrap();
+    host.assert_reads(READER, true, "after a reboot");
     let daemon = host.daemon("started");
     daemon.terminate();
     assert_eq!(daemon.finish(TIME_LIMIT).code, Some(0));

@@ -34,6 +34,7 @@ mod guards;
 mod link;
 mod man;
 mod metrics;
+mod moved;
 mod odd_servers;
 mod operators;
 mod package;
