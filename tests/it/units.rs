@@ -110,6 +110,8 @@ fn the_unit_does_what_the_program_expects_of_it() {
         "StateDirectoryMode=0750",
         "RuntimeDirectory=musterd",
         "LimitCORE=0",
+        // Two syncs of 200 instances, each with three files of the mirror, three of its stage and its connections.
+        "LimitNOFILE=16384",
     ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }
