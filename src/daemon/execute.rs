@@ -227,11 +227,13 @@ impl Executor {
         stop: &CancellationToken,
     ) -> anyhow::Result<Ended> {
         let name = InstanceName::parse(instance)?;
-        let lanes = self.fleet.lanes_that_end(&name);
-        let mut turns = Vec::new();
-        for lane in &lanes {
-            turns.extend(lane.all().await);
-        }
+        let _only = self.fleet.removals.lock().await;
+        let leaving = self.fleet.leaving(&name);
+        // Linked again meanwhile, it waits for its turn as well.
+        let _turns = match &leaving {
+            Some(link) => Some(link.lanes.all().await),
+            None => None,
+        };
         removal::remove(&self.fleet.mirror, &self.fleet.clock, &name, lines, stop).await
     }
 

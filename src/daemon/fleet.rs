@@ -2,14 +2,14 @@
 //!
 //! The daemon and a command that found the lock free do the same work through this.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::link::{Lanes, Link, Links, Surroundings, check_pins, named, pins, reuse};
+use super::link::{Link, Links, Surroundings, check_pins, named, pins, reuse};
 use super::meter::Meter;
 use super::report::Reporter;
 use super::requests::{Keep, Requests};
@@ -37,13 +37,15 @@ pub struct Fleet {
     /// Counts what was sent within the hour.
     requests: Arc<Requests>,
     in_force: RwLock<InForce>,
+    /// One removal of an instance's users at a time.
+    pub(super) removals: Mutex<()>,
 }
 
 /// What a new configuration replaces.
 struct InForce {
     links: Links,
-    /// Of links that were taken out: what is under way comes to its end.
-    leaving: Vec<(InstanceName, Weak<Lanes>)>,
+    /// Links that were taken out: what is under way of them comes to its end, and goes on to count.
+    leaving: Vec<Arc<Link>>,
     full_syncs: Places,
     kept: MirrorSettings,
 }
@@ -84,11 +86,13 @@ impl Fleet {
             reporter,
             meter: Meter::default(),
             in_force: RwLock::new(in_force),
+            removals: Mutex::default(),
         })
     }
 
     /// Puts a new configuration in force. Instances whose settings did not change keep their client
-    /// with its token, its pace and its syncs under way.
+    /// with its token, its pace and its syncs under way. One that was taken out and is put back meanwhile goes on with those, too:
+    /// else two syncs would share a stage, and each had a rate of its own (promise P8).
     ///
     /// # Errors
     /// As [`Fleet::assemble`]; then nothing changed.
@@ -97,7 +101,7 @@ impl Fleet {
         settings: &Settings,
         surroundings: &Surroundings,
     ) -> anyhow::Result<()> {
-        let known = self.in_force().links.clone();
+        let known = self.in_force().known();
         let links = link_all(settings, &self.mirror, surroundings, &known).await?;
         self.requests.note(known.values(), self.clock.now());
         for link in links.values() {
@@ -107,16 +111,11 @@ impl Fleet {
             .in_force
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut in_force.links, links);
-        in_force
-            .leaving
-            .retain(|(_, lanes)| lanes.strong_count() > 0);
-        let left = before
+        let left = known
             .values()
-            .map(|link| (link.name.clone(), Arc::downgrade(&link.lanes)));
-        in_force
-            .leaving
-            .extend(left.filter(|(name, _)| !settings.instances.contains_key(name)));
+            .filter(|link| !settings.instances.contains_key(&link.name));
+        in_force.leaving = left.cloned().collect();
+        in_force.links = links;
         in_force.full_syncs.resize(settings.daemon.max_full_syncs);
         in_force.kept = settings.mirror.clone();
         Ok(())
@@ -132,14 +131,11 @@ impl Fleet {
         self.in_force().links.values().cloned().collect()
     }
 
-    /// Where what is under way of an instance that was taken out comes to its end.
-    pub(super) fn lanes_that_end(&self, instance: &InstanceName) -> Vec<Arc<Lanes>> {
+    /// An instance that was taken out, while something of it is under way.
+    pub(super) fn leaving(&self, instance: &InstanceName) -> Option<Arc<Link>> {
         let in_force = self.in_force();
-        let leaving = in_force.leaving.iter();
-        leaving
-            .filter(|(name, _)| name == instance)
-            .filter_map(|(_, lanes)| lanes.upgrade())
-            .collect()
+        let mut leaving = in_force.leaving();
+        leaving.find(|link| link.name == *instance).cloned()
     }
 
     /// The instances that a command names, or all.
@@ -192,6 +188,9 @@ impl Fleet {
             // One sync of a source and mode at a time; full ones also wait for a place among all
             // instances. Whoever waited looks again: the baseline may have come meanwhile.
             let _turn = link.lane(mode).lock().await;
+            if !self.in_force().links.contains_key(&link.name) {
+                return Err(mirror::Error::NotLinked(link.name.clone()));
+            }
             if self.mode_of(source, asked).await? != mode {
                 continue;
             }
@@ -297,8 +296,8 @@ impl Fleet {
 
     /// Keeps what was sent within the hour for `musterd status`.
     pub async fn keep_requests(&self, when: Keep) {
-        let links = self.links();
-        self.requests.note(&links, self.clock.now());
+        let known = self.in_force().known();
+        self.requests.note(known.values(), self.clock.now());
         self.requests.keep(when).await;
     }
 
@@ -340,6 +339,24 @@ async fn link_all(
     }
     mirror.write(move |writer| writer.link(&pins)).await?;
     Ok(links)
+}
+
+impl InForce {
+    /// All links by name, those included that were taken out and of which something is under way.
+    fn known(&self) -> Links {
+        let leaving = self.leaving();
+        let mut known: Links = leaving
+            .map(|link| (link.name.clone(), Arc::clone(link)))
+            .collect();
+        known.extend(self.links.clone());
+        known
+    }
+
+    /// Those of which something is under way, if it began with earlier settings, too: somebody else has the link, or its lanes.
+    fn leaving(&self) -> impl Iterator<Item = &Arc<Link>> {
+        (self.leaving.iter())
+            .filter(|link| Arc::strong_count(link) > 1 || Arc::strong_count(&link.lanes) > 1)
+    }
 }
 
 impl Places {
@@ -461,6 +478,66 @@ mod tests {
         assert_eq!(after.client.spent().snapshot().requests, 3);
         drop(under_way);
         assert!(after.lane(Mode::Full).try_lock().is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_taken_out_and_put_back_goes_on_with_what_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = fleet(folder.path()).await;
+        let load = async |settings: Settings| {
+            fleet.reassemble(&settings, &surroundings()).await.unwrap();
+        };
+        let none = || {
+            let mut settings = settings(folder.path(), 2, 100);
+            settings.instances.clear();
+            settings
+        };
+        let before = acme(&fleet);
+        let under_way = before.lane(Mode::Full).lock().await;
+        load(none()).await;
+        // Another reload meanwhile forgets nothing.
+        load(none()).await;
+        assert!(fleet.leaving(&before.name).is_some());
+        before.client.spent().request();
+        load(settings(folder.path(), 2, 50)).await;
+        let after = acme(&fleet);
+        assert!(!Arc::ptr_eq(&before, &after));
+        assert!(fleet.leaving(&before.name).is_none());
+        assert!(after.lane(Mode::Full).try_lock().is_err());
+        assert_eq!(after.client.spent().snapshot().requests, 1);
+        let later = fleet.clock.now() + Duration::from_secs(600);
+        before.client.set_not_before(later);
+        assert!(after.client.not_before().is_some(), "one gate");
+        // It began with other settings than those that are taken out now.
+        drop(after);
+        load(none()).await;
+        assert!(fleet.leaving(&before.name).is_some());
+        drop(under_way);
+        // Nothing is under way any more: it leaves for good.
+        drop(before);
+        assert!(fleet.in_force().known().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_of_an_instance_that_was_taken_out_while_it_waited() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = fleet(folder.path()).await;
+        let link = acme(&fleet);
+        let mut settings = settings(folder.path(), 2, 100);
+        settings.instances.clear();
+        fleet.reassemble(&settings, &surroundings()).await.unwrap();
+        let order = Order {
+            mode: Some(Mode::Full),
+            trigger: Trigger::Request,
+        };
+        let progress: Progressing = Arc::new(|_| {});
+        let cancel = CancellationToken::new();
+        let synced = fleet.sync(&link, order, &cancel, &progress).await;
+        assert!(matches!(
+            synced,
+            Err(mirror::Error::NotLinked(name)) if name == link.name
+        ));
+        assert_eq!(link.client.spent().snapshot().requests, 0);
     }
 
     /// The file follows the ends of syncs, and not only the clock, which stands for a day here.

@@ -20,6 +20,7 @@ use super::link::Link;
 use super::outlets::{Outlets, Port};
 use crate::config::Settings;
 use crate::control;
+use crate::mirror;
 use crate::model::{InstanceName, Mode, Trigger};
 use crate::schedule::{Ticker, splay_of};
 use crate::sync::{Order, Progressing};
@@ -286,7 +287,8 @@ impl Keeper {
             .sync(&self.link, order, &self.stop, &self.progress)
             .await;
         match synced {
-            Ok(_rows) => Ok(()),
+            // It was taken out while it waited for its turn.
+            Ok(_) | Err(mirror::Error::NotLinked(_)) => Ok(()),
             Err(error) if error.is_fatal() => {
                 Err(anyhow::Error::new(error).context("the mirror cannot be used any more"))
             }

@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::clock::SharedClock;
 use crate::control::{Ended, Lines};
-use crate::mirror::{Mirror, stage};
+use crate::mirror::{self, Mirror, stage};
 use crate::model::{InstanceName, Mode};
 use crate::sync;
 
@@ -18,7 +18,7 @@ const BATCH: u64 = 2_000;
 /// Removes them. Nothing of the instance may be under way, or begin: it is `unlinked`.
 ///
 /// # Errors
-/// When the mirror does not know the instance, or it is linked; when the mirror cannot be used.
+/// When the instance is linked; when the mirror cannot be used.
 pub async fn remove(
     mirror: &Mirror,
     clock: &SharedClock,
@@ -27,9 +27,14 @@ pub async fn remove(
     stop: &CancellationToken,
 ) -> anyhow::Result<Ended> {
     let (name, now) = (instance.clone(), clock.now());
-    let sync_id = mirror
+    let begun = mirror
         .write(move |writer| writer.begin_removal(&name, now))
-        .await?;
+        .await;
+    let sync_id = match begun {
+        // Another removal was first: whoever asked for it wanted just that.
+        Err(mirror::Error::UnknownInstance(_)) => return Ok(Ended::Done),
+        begun => begun?,
+    };
     // An interrupted crawl would take whom it saw for known. Killed before this, the removal is begun again.
     for mode in [Mode::Full, Mode::Incremental] {
         stage::remove_files(&sync::stage_path(mirror.path(), instance, mode))?;

@@ -148,6 +148,9 @@ pub enum Error {
     /// The mirror has no such instance.
     #[error("the mirror knows no instance `{0}`")]
     UnknownInstance(InstanceName),
+    /// It was taken out of the configuration before a sync of it had its turn.
+    #[error("instance `{0}` is not linked any more: nothing was synced")]
+    NotLinked(InstanceName),
     /// Its users are not removed while it is synced.
     #[error("instance `{0}` is linked: only of one that is `unlinked` are the users removed")]
     StillLinked(InstanceName),
@@ -202,6 +205,9 @@ impl Error {
                 _ => (source.raw_os_error() == Some(EIO)).then_some(LOOK_AT_THE_DISK),
             },
             Self::NoRoom { .. } => Some(MAKE_ROOM),
+            Self::StillLinked(_) => Some(
+                "take it out of the configuration, and have a running daemon read that: `sudo systemctl reload musterd`",
+            ),
             Self::Database(source) => match source.sqlite_error_code()? {
                 ErrorCode::DiskFull => Some(MAKE_ROOM),
                 ErrorCode::SystemIoFailure => Some(LOOK_AT_THE_DISK),

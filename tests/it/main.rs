@@ -11,6 +11,7 @@
 mod filled;
 mod fleet;
 mod harness;
+mod leaving;
 mod ledger;
 mod login;
 mod world;

@@ -14,7 +14,7 @@ const RATE: [f64; 2] = [10.0, 4.0];
 const LATE_SECONDS: f64 = 0.25;
 
 /// An instance of 150 users in pages of five, and its home.
-fn scene() -> (Served, Home) {
+pub(crate) fn scene() -> (Served, Home) {
     let served = Served::of(150);
     let home = served.home("");
     let [per_second, burst] = RATE;
@@ -33,18 +33,18 @@ fn rewrite(home: &Home, from: &str, to: &str) {
     std::fs::write(home.config_path(), text.replace(from, to)).unwrap();
 }
 
-fn heard(daemon: &mut Running, what: &str) {
+pub(crate) fn heard(daemon: &mut Running, what: &str) {
     let line = daemon.wait_for(TIME_LIMIT, |line| line.contains(what));
     line.unwrap_or_else(|all| panic!("not `{what}`: {all:?}"));
 }
 
-fn done(ran: &Ran) {
+pub(crate) fn done(ran: &Ran) {
     assert_eq!(ran.code, Some(0), "{ran}");
 }
 
 /// No window has more than its share, whatever its length: of those that end with one request, the level is the most that any holds
 /// above what the rate has added.
-fn assert_kept(requests: &[Logged]) {
+pub(crate) fn assert_kept(requests: &[Logged]) {
     let [per_second, burst] = RATE;
     let mut level = 0.0_f64;
     for (place, request) in requests.iter().enumerate() {
