@@ -2,12 +2,14 @@
 //! below a folder, as dpkg does it for a system that is not booted. Where a program for that is missing, or root's
 //! rights, a test says so and ends; with `MUSTERD_REQUIRE_PACKAGE=1` that is a failure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::BINARY;
@@ -34,13 +36,16 @@ fn the_package_holds_all_that_an_installation_needs() {
     -rw-r--r-- 0/0 ./usr/lib/sysusers.d/musterd.conf
     -rw-r--r-- 0/0 ./usr/lib/tmpfiles.d/musterd.conf
     -rw-r--r-- 0/0 ./usr/share/bash-completion/completions/musterd
+    -rw-r--r-- 0/0 ./usr/share/doc/musterd/NOTICES.gz
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/README.md
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/SECURITY.md
+    -rw-r--r-- 0/0 ./usr/share/doc/musterd/changelog.Debian.gz
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/config/alerts.yml
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/config/default.toml
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/config/grafana.json
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/config/minimal.toml
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/copyright
+    -rw-r--r-- 0/0 ./usr/share/doc/musterd/musterd.cdx.json
     -rw-r--r-- 0/0 ./usr/share/fish/vendor_completions.d/musterd.fish
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-backup.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-changes.1.gz
@@ -79,6 +84,145 @@ fn the_package_holds_all_that_an_installation_needs() {
     }
     let version = field("Version");
     assert!(version.starts_with(env!("CARGO_PKG_VERSION")), "{version}");
+    let changes = document(package, "changelog.Debian.gz");
+    let first = format!("musterd ({}) ", version.trim());
+    assert!(changes.starts_with(&first), "{changes}");
+}
+
+#[test]
+fn the_bill_of_materials_is_that_of_the_lock_file() {
+    let Some(package) = package() else { return };
+    let text = document(package, "musterd.cdx.json");
+    assert_says_nothing_of_this_machine(&text);
+    let bill: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    assert_eq!(bill["metadata"]["component"]["name"], "musterd");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(bill["metadata"]["component"]["version"], version);
+
+    // Nothing in it is drawn by lot or comes from the clock: its date is that of the release.
+    assert!(bill.get("serialNumber").is_none());
+    let mut lines = include_str!("../../systemd/debian/changelog").lines();
+    let date = lines.find(|line| line.starts_with(" -- ")).unwrap();
+    let date = jiff::fmt::rfc2822::parse(date.split_once(">  ").unwrap().1).unwrap();
+    let told: jiff::Timestamp = bill["metadata"]["timestamp"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(told, date.timestamp());
+
+    let lock: toml::Value = include_str!("../../Cargo.lock")
+        .parse::<toml::Table>()
+        .unwrap()
+        .into();
+    let checksums: BTreeMap<String, &str> = lock["package"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|package| {
+            let text = |key| package.get(key)?.as_str();
+            let name = format!("{}-{}", text("name")?, text("version")?);
+            Some((name, text("checksum")?))
+        })
+        .collect();
+    let mut named = BTreeSet::new();
+    for component in bill["components"].as_array().unwrap() {
+        let text = |key: &str| component[key].as_str().unwrap();
+        let (name, version) = (text("name"), text("version"));
+        let crate_name = format!("{name}-{version}");
+        let checksum = checksums.get(&crate_name).copied();
+        assert_eq!(
+            component["hashes"][0]["content"].as_str(),
+            checksum,
+            "{crate_name}"
+        );
+        assert_eq!(text("purl"), format!("pkg:cargo/{name}@{version}"));
+        assert!(
+            text("bom-ref").starts_with("registry+https://github.com/rust-lang/crates.io-index#")
+        );
+        assert!(
+            component["licenses"][0]["expression"].is_string(),
+            "{crate_name}"
+        );
+        named.insert(crate_name);
+    }
+    let linked = linked();
+    let missing: Vec<_> = linked.difference(&named).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_licences_of_what_is_linked_in_go_with_it() {
+    let Some(package) = package() else { return };
+    let notices = document(package, "NOTICES.gz");
+    assert_says_nothing_of_this_machine(&notices);
+    let (list, texts) = notices.split_once("\n\n---").unwrap();
+    let (_, list) = list.split_once("\n\n").unwrap();
+    let listed: BTreeSet<String> = list
+        .lines()
+        .map(|line| line.split_once(' ').unwrap().0.to_owned())
+        .collect();
+    assert_eq!(listed, linked());
+    let with_text: BTreeSet<&str> = texts.lines().collect();
+    let without: Vec<_> = listed
+        .iter()
+        .filter(|name| !with_text.contains(name.as_str()))
+        .collect();
+    assert!(without.is_empty(), "{without:?}");
+    assert!(texts.contains("Copyright"), "no text names an owner");
+}
+
+/// NAME-VERSION of each crate that is linked into the program.
+fn linked() -> BTreeSet<String> {
+    let tree = run(Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--quiet",
+            "--edges=normal,no-proc-macro",
+        ])
+        .args(["--prefix=none", "--no-dedupe", "--format={p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR")));
+    let names = tree.lines().map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        format!("{}-{}", words[0], words[1].trim_start_matches('v'))
+    });
+    let linked: BTreeSet<String> = names.filter(|name| !name.starts_with("musterd-")).collect();
+    assert!(
+        linked
+            .iter()
+            .any(|name| name.starts_with("libsqlite3-sys-")),
+        "{tree}"
+    );
+    linked
+}
+
+/// Nobody is told where it was built.
+#[track_caller]
+fn assert_says_nothing_of_this_machine(text: &str) {
+    for place in [
+        env!("CARGO_MANIFEST_DIR"),
+        "file:",
+        "/.cargo/",
+        "/registry/src/",
+    ] {
+        let line = text.lines().find(|line| line.contains(place));
+        assert_eq!(line, None, "{place}");
+    }
+}
+
+/// The text of a file in `/usr/share/doc/musterd`.
+fn document(package: &Path, name: &str) -> String {
+    let folder = TempDir::new().unwrap();
+    run(Command::new("dpkg-deb")
+        .arg("--extract")
+        .args([package, folder.path()]));
+    let file = folder.path().join("usr/share/doc/musterd").join(name);
+    if file.extension().is_some_and(|kind| kind == "gz") {
+        return run(Command::new("gzip").arg("-dc").arg(file));
+    }
+    fs::read_to_string(file).unwrap()
 }
 
 #[test]
@@ -285,7 +429,9 @@ fn build() -> Result<PathBuf, String> {
         "dpkg-deb",
         "dpkg-shlibdeps",
         "strip",
+        "dpkg-parsechangelog",
         "cargo-deb",
+        "cargo-cyclonedx",
         "systemd-analyze",
         "systemd-sysusers",
         "systemd-tmpfiles",
@@ -299,12 +445,7 @@ fn build() -> Result<PathBuf, String> {
     }
 
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let share = tree.join("target/share");
-    if share.exists() {
-        // A command that is not any more had a page.
-        fs::remove_dir_all(&share).unwrap();
-    }
-    run(Command::new(BINARY).arg("man").arg(&share));
+    run(Command::new(tree.join("systemd/share")).arg(BINARY));
     // Where a release would be built: the binary at hand is as good, and here already.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
     fs::create_dir_all(target.join("release")).unwrap();
