@@ -136,7 +136,7 @@ fn empty_beside(mirror: &str, copy: &str) -> Connection {
     let db = Connection::open(copy).expect("an empty file");
     db.execute_batch(
         "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 16384;",
+         PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 32768;",
     )
     .expect("the pragmas of the mirror");
     db.execute("ATTACH ?1 AS mirror", [mirror])

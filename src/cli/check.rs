@@ -181,11 +181,13 @@ fn render(found: &Value) -> String {
 
 fn render_step(step: &Value) -> String {
     let mut lines = String::new();
-    let failed = match step["outcome"].as_str() {
+    let mark = match step["outcome"].as_str() {
         Some("failed") => "FAILED: ",
+        Some("warned") => "warning: ",
+        Some("unknown") => "unknown: ",
         _ => "",
     };
-    let says = format!("{failed}{}", text(&step["says"]));
+    let says = format!("{mark}{}", text(&step["says"]));
     line(&mut lines, &label(&text(&step["name"])), &says);
     if !step["mend"].is_null() {
         line(&mut lines, "  what to do", &text(&step["mend"]));

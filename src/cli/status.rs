@@ -149,10 +149,15 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
     let mut say = |urgent, sentence: String| remarks.push(Remark { sentence, urgent });
     match row.state.as_str() {
         "unlinked" => {
-            say(
-                false,
-                "no longer in the configuration: its rows stay as they are".to_owned(),
-            );
+            let sentence = match row.being_removed {
+                true => format!(
+                    "its users are being removed; if no `musterd unlink` runs, that was interrupted, and \
+                     `musterd unlink {} --drop` goes on with it",
+                    Foreign(&row.instance)
+                ),
+                false => "no longer in the configuration: its rows stay as they are".to_owned(),
+            };
+            say(false, sentence);
             return remarks;
         }
         "failing" => say(true, failing(row, now)),
@@ -389,6 +394,7 @@ mod tests {
             instance: instance.to_owned(),
             url: format!("https://{instance}.service-now.com"),
             state: "healthy".to_owned(),
+            being_removed: false,
             not_before: None,
             last_success_at: Some("2026-03-01T11:59:48.000Z".to_owned()),
             last_success_age_seconds: Some(12),
@@ -444,6 +450,11 @@ mod tests {
             state: "unlinked".to_owned(),
             ..healthy("old")
         };
+        let being_removed = Health {
+            state: "unlinked".to_owned(),
+            being_removed: true,
+            ..healthy("tyrell")
+        };
         let new = Health {
             state: "new".to_owned(),
             last_success_at: None,
@@ -453,16 +464,18 @@ mod tests {
             ..healthy("umbrella")
         };
         insta::assert_snapshot!(
-            show(&[healthy("acme"), failing("globex"), unlinked, new], None),
+            show(&[healthy("acme"), failing("globex"), unlinked, being_removed, new], None),
             @r"
             INSTANCE  STATE     SUCCESS      USERS     ACTIVE  HOLDS  REJECTS   REQ/H   LEFT
             acme      healthy   12s ago      1,204      1,180      0        0      62  3,538
             globex    failing   3h ago   2,000,000  1,800,000      1        2  14,400      -
             old       unlinked  12s ago      1,204      1,180      0        0       0      -
+            tyrell    unlinked  12s ago      1,204      1,180      0        0       0      -
             umbrella  new       never            0          0      0        0       0      -
 
             globex: 12 failures in a row, the last 2m ago: the token endpoint answered 401: access\u{1b}[31m denied; asked again in 5m; changes are kept back: 1 open hold, see `musterd holds`; 2 resources could not be understood: see the table `rejects`
             old: no longer in the configuration: its rows stay as they are
+            tyrell: its users are being removed; if no `musterd unlink` runs, that was interrupted, and `musterd unlink tyrell --drop` goes on with it
             umbrella: no sync has succeeded yet
             "
         );

@@ -72,7 +72,8 @@ pub fn sent(mirror: &Path, now: Timestamp) -> Option<BTreeMap<String, Sent>> {
     let mut hour = read(&path(mirror))?;
     hour.forget(now);
     let sent = |instance: &OfInstance| {
-        let last_hour = instance.minutes.values().sum();
+        let sum = |sum: u64, n: &u64| sum.saturating_add(*n);
+        let last_hour = instance.minutes.values().fold(0, sum);
         let left = |limit| u64::from(limit).saturating_sub(last_hour);
         Sent {
             last_hour,
@@ -119,7 +120,8 @@ impl Requests {
             let instance = hour.0.entry(link.name.to_string()).or_default();
             instance.per_hour = link.client.per_hour();
             if new > 0 {
-                *instance.minutes.entry(minute(now)).or_default() += new;
+                let sent = instance.minutes.entry(minute(now)).or_default();
+                *sent = sent.saturating_add(new);
             }
         }
         hour.forget(now);
@@ -169,8 +171,10 @@ fn path(mirror: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> Option<Hour> {
+    // A pipe would be waited for.
+    let is_file = path.symlink_metadata().ok()?.is_file();
+    let file = is_file.then(|| std::fs::File::open(path).ok())??;
     let mut text = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
     file.take(MAX_FILE_BYTES).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
@@ -235,6 +239,12 @@ mod tests {
         );
         write(&path(&mirror), &hour(&[("2026-03-01T12:30:00Z", 101)])).unwrap();
         assert_eq!(acme(now).left, Some(0));
+        let absurd = [
+            ("2026-03-01T12:30:00Z", u64::MAX),
+            ("2026-03-01T12:29:00Z", 1),
+        ];
+        write(&path(&mirror), &hour(&absurd)).unwrap();
+        assert_eq!(acme(now).last_hour, u64::MAX);
         std::fs::write(path(&mirror), "{").unwrap();
         assert_eq!(sent(&mirror, now), None);
     }

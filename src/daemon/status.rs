@@ -54,6 +54,7 @@ mod tests {
 
     fn one(state: &str, open_holds: i64) -> Health {
         Health {
+            being_removed: false,
             instance: "acme".to_owned(),
             url: String::new(),
             state: state.to_owned(),

@@ -21,6 +21,8 @@ pub struct Health {
     pub url: String,
     /// `new`, `healthy`, `failing`, `source_changed`, `unlinked`.
     pub state: String,
+    /// It is unlinked, and its users are being removed (`musterd unlink --drop`), or that was interrupted.
+    pub being_removed: bool,
     /// When it may be asked again.
     pub not_before: Option<String>,
     /// When a sync last succeeded.
@@ -135,7 +137,8 @@ impl Reader {
                     (SELECT count(*) FROM holds WHERE holds.instance = name AND holds.state = 'open'),
                     baseline_at, last_full_success_at, watermark, capabilities,
                     (SELECT max(id) FROM holds
-                     WHERE holds.instance = name AND holds.state = 'approved' AND {ANOTHER_DIRECTORY})
+                     WHERE holds.instance = name AND holds.state = 'approved' AND {ANOTHER_DIRECTORY}),
+                    instances.state = 'unlinked' AND sources.instance IS NULL
              FROM instances
              LEFT JOIN sources ON sources.instance = name AND sources.resource = ?1
              LEFT JOIN source_counts ON source_counts.instance = name AND source_counts.resource = ?1
@@ -164,6 +167,7 @@ impl Reader {
                 watermark: row.get(14)?,
                 capabilities: json(row, 15)?,
                 approved_hold_id: row.get(16)?,
+                being_removed: row.get(17)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

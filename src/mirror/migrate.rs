@@ -373,6 +373,15 @@ mod tests {
 
         assert_eq!(text(&reading, table), pages, "where it was");
         assert_eq!(schema_difference(&reading).unwrap(), None);
+        // Each text that was to be replaced was there.
+        let schema = text(&reading, "SELECT group_concat(sql) FROM sqlite_master");
+        for replaced in [
+            "`unlinked`: removed from",
+            "of `unlinked` a number",
+            "`gone_at`, and stays.",
+        ] {
+            assert_eq!(schema.matches(replaced).count(), 1, "{replaced}");
+        }
         // A row that was altered is not sealed as it is now.
         let sealed = "SELECT group_concat(hex(seal)) FROM seals WHERE of = 'changes'";
         let kept = text(&conn, sealed);

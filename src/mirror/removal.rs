@@ -394,6 +394,14 @@ mod tests {
     async fn killed_between_two_transactions_it_goes_on_with_those_who_are_left() {
         let world = lived().await;
         link(&world, &["globex"]).await;
+        let being_removed = |world: &World| {
+            let health = world.reader().health(world.now).unwrap();
+            health
+                .iter()
+                .map(|row| row.being_removed)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(being_removed(&world), [false, false]);
         let sync_id = begin(&world).await.unwrap();
         assert_eq!(world.difference(), None);
         let first = remove(&world, sync_id, 2).await.unwrap();
@@ -416,6 +424,7 @@ mod tests {
             mirror: Mirror::open(&path, "not used").unwrap(),
             ..world
         };
+        assert_eq!(being_removed(&world), [true, false]);
         drop_all(&world).await;
         assert_eq!(
             world.ask::<i64>("SELECT count(*) FROM changes WHERE reason = 'unlinked'"),

@@ -276,6 +276,10 @@ fn unit_step(machine: &Machine, unit: Option<&Unit>, ours: Option<&Unit>) -> Ste
             .mend("install it as README says, if systemd is to run the daemon");
     };
     let shown = unit.path.display();
+    if unit.is_masked {
+        let says = format!("`{shown}` is masked: systemd does not start it");
+        return step(StepOutcome::Failed, says).mend("`sudo systemctl unmask musterd`");
+    }
     if ours.is_none() {
         let config = unit.config();
         let says = format!(

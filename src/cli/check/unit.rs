@@ -9,8 +9,14 @@ use crate::config;
 /// The name that the unit is installed by.
 pub(super) const NAME: &str = "musterd.service";
 
+/// Folders with drop-ins for it, and for all services.
+const DROP_INS: &str = "musterd.service.d";
+const DROP_INS_OF_ALL: &str = "service.d";
+
 /// Where systemd looks for units, first the places that come before others (systemd.unit(5)).
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 7] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
     "/etc/systemd/system",
     "/run/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -22,6 +28,8 @@ const FOLDERS: [&str; 5] = [
 pub(super) struct Unit {
     /// Its file.
     pub(super) path: PathBuf,
+    /// Nobody may start it: the file is empty, or a link to `/dev/null`.
+    pub(super) is_masked: bool,
     /// What stands in its section `[Service]`, in the order in which it counts.
     settings: Vec<(String, String)>,
 }
@@ -41,12 +49,14 @@ impl Unit {
         let folders = folders(search);
         let path = folders.iter().map(|folder| folder.join(NAME));
         let path = path.into_iter().find(|path| path.exists())?;
+        let is_masked = path.metadata().is_ok_and(|file| file.len() == 0);
         let mut texts = vec![path.clone()];
         texts.extend(drop_ins(&folders));
         let texts = texts.iter().filter_map(|path| std::fs::read(path).ok());
         let settings = texts.flat_map(|text| service_settings(&String::from_utf8_lossy(&text)));
         Some(Self {
             path,
+            is_masked,
             settings: settings.collect(),
         })
     }
@@ -69,10 +79,10 @@ impl Unit {
 
     /// The program that it runs.
     pub(super) fn program(&self) -> Option<PathBuf> {
-        let word = self.last("ExecStart")?.split_whitespace().next()?;
+        let begins = words(self.last("ExecStart")?).into_iter().next()?;
         // Prefixes that change how it is run (systemd.service(5)).
         Some(PathBuf::from(
-            word.trim_start_matches(['@', '-', ':', '+', '!']),
+            begins.trim_start_matches(['@', '-', ':', '+', '!']),
         ))
     }
 
@@ -83,29 +93,24 @@ impl Unit {
 
     /// The configuration that it reads.
     pub(super) fn config(&self) -> PathBuf {
-        let mut words = self
-            .last("ExecStart")
-            .into_iter()
-            .flat_map(str::split_whitespace);
-        let named = words.find_map(|word| match word.strip_prefix("--config") {
-            Some("") => Some(None),
-            Some(rest) => Some(rest.strip_prefix('=')),
-            None => None,
+        let mut line = self.last("ExecStart").into_iter().flat_map(words);
+        let named = line.find_map(|word| match word.strip_prefix("--config")? {
+            "" => Some(None),
+            rest => Some(rest.strip_prefix('=').map(str::to_owned)),
         });
-        let named = named.map(|named| named.or_else(|| words.next()));
+        let named = named.map(|named| named.or_else(|| line.next()));
         let of_environment = || {
-            let variables = self.values("Environment").into_iter();
-            let mut variables = variables.flat_map(str::split_whitespace);
-            variables.find_map(|word| word.trim_matches('"').strip_prefix("MUSTERD_CONFIG="))
+            let variables = self.values("Environment").into_iter().flat_map(words);
+            let named = |word: String| Some(word.strip_prefix("MUSTERD_CONFIG=")?.to_owned());
+            variables.filter_map(named).last()
         };
         let named = named.flatten().or_else(of_environment);
-        PathBuf::from(named.unwrap_or(config::DEFAULT_FILE))
+        PathBuf::from(named.unwrap_or_else(|| config::DEFAULT_FILE.to_owned()))
     }
 
     /// Whether it makes this folder when it starts.
     pub(super) fn makes(&self, folder: &Path) -> bool {
-        let names = self.values("StateDirectory").into_iter();
-        let mut names = names.flat_map(str::split_whitespace);
+        let mut names = self.values("StateDirectory").into_iter().flat_map(words);
         names.any(|name| Path::new("/var/lib").join(name) == folder)
     }
 
@@ -158,11 +163,18 @@ fn folders(search: Option<&OsStr>) -> Vec<PathBuf> {
     folders
 }
 
-/// The drop-ins by their names, each where it comes first.
+/// The words of a value. In quotes a word may have blanks in it.
+fn words(value: &str) -> Vec<String> {
+    // systemd takes no line with a quote that stays open.
+    shlex::split(value).unwrap_or_default()
+}
+
+/// The drop-ins by their names, each where it comes first: those of all services come behind those of this one.
 fn drop_ins(folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = BTreeMap::new();
-    for folder in folders {
-        let entries = std::fs::read_dir(folder.join(format!("{NAME}.d")));
+    let of = |name: &'static str| folders.iter().map(move |folder| folder.join(name));
+    for folder in of(DROP_INS).chain(of(DROP_INS_OF_ALL)) {
+        let entries = std::fs::read_dir(folder);
         for entry in entries.into_iter().flatten().flatten() {
             let path = entry.path();
             if path
@@ -209,6 +221,7 @@ mod tests {
     fn unit(text: &str) -> Unit {
         Unit {
             path: PathBuf::from(NAME),
+            is_masked: false,
             settings: service_settings(text),
         }
     }
@@ -234,6 +247,14 @@ mod tests {
             (
                 "ExecStart=/usr/bin/musterd run\nEnvironment=A=1 \"MUSTERD_CONFIG=/b.toml\"",
                 "/b.toml",
+            ),
+            (
+                "ExecStart=\"/opt/my tools/musterd\" '--config=/c d.toml' run",
+                "/c d.toml",
+            ),
+            (
+                "Environment=MUSTERD_CONFIG=/old.toml\nEnvironment='MUSTERD_CONFIG=/e f.toml'",
+                "/e f.toml",
             ),
         ] {
             assert_eq!(
@@ -289,10 +310,18 @@ mod tests {
             "[Service]\nUser=early\nStateDirectory=x\n",
         );
         write("a/musterd.service.d/30.txt", "[Service]\nUser=no\n");
+        // Of all services: behind those of the unit by the same name, among the others by its name.
+        write("a/service.d/10.conf", "[Service]\nStateDirectory=no\n");
+        write("b/service.d/15.conf", "[Service]\nStateDirectory=y\n");
         let search = std::env::join_paths(["a", "b"].map(|name| folder.path().join(name)));
-        let unit = Unit::find(Some(&search.unwrap())).unwrap();
+        let search = search.unwrap();
+        let unit = Unit::find(Some(&search)).unwrap();
         assert_eq!(unit.path, folder.path().join("b/musterd.service"));
         assert_eq!(unit.user(), Some("late"));
-        assert!(unit.makes(Path::new("/var/lib/x")));
+        assert!(unit.makes(Path::new("/var/lib/x")) && unit.makes(Path::new("/var/lib/y")));
+        assert!(!unit.makes(Path::new("/var/lib/no")) && !unit.is_masked);
+
+        std::os::unix::fs::symlink("/dev/null", folder.path().join("a/musterd.service")).unwrap();
+        assert!(Unit::find(Some(&search)).unwrap().is_masked);
     }
 }

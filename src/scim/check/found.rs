@@ -118,6 +118,11 @@ fn pages(page: Page, short_by: Option<ShortBy>) -> Step {
         step.mend(mend)
     };
     match short_by {
+        _ if rows == 0 => {
+            let says = format!("no user where {asked} were asked for, though some are counted");
+            Step::new("pages", StepOutcome::Failed, says)
+                .mend("give the account the right to read users, or have the instance's list looked at: no sync succeeds so")
+        }
         Some(ShortBy::Cap) => warned(short, &format!("set `page_size` to what it gives: {rows}")),
         Some(ShortBy::HiddenRows) => warned(
             format!(
