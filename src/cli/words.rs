@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anstyle::Style;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 use crate::model::time;
 pub(crate) use crate::model::words::{count, number, span};
@@ -11,6 +14,16 @@ pub(crate) use crate::model::words::{count, number, span};
 /// Reads a duration from the command line.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     time::parse_duration(text).ok_or("not a duration such as `90s`, `15m` or `7d`")
+}
+
+/// Reads a moment from the command line: a time by RFC 3339, or a day, which begins at midnight UTC.
+pub(crate) fn parse_moment(text: &str) -> Result<Timestamp, &'static str> {
+    let midnight = |day: Date| TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).ok();
+    // A day is read from a time without an offset, too, whose hour would be lost.
+    let is_day = text.len() == "2026-03-01".len();
+    let day = || midnight(is_day.then(|| text.parse().ok())??);
+    let moment = text.parse().ok().or_else(day);
+    moment.ok_or("not a time such as `2026-03-01T12:00:00Z`, nor a day such as `2026-03-01`")
 }
 
 /// At most `limit` characters: what is cut off is shown as `…`.
@@ -68,6 +81,26 @@ mod tests {
         }
         for text in ["", "15", "soon", "1mo", "-5s", "99999999999y"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_a_day() {
+        for (text, moment) in [
+            ("2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z"),
+            ("2026-03-01T12:00:00.5+01:00", "2026-03-01T11:00:00.5Z"),
+            ("2026-03-01", "2026-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(parse_moment(text), Ok(moment.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2026-03-01T12:00",
+            "2026-02-30",
+            "1772366400",
+        ] {
+            assert!(parse_moment(text).is_err(), "{text}");
         }
     }
 

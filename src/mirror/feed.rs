@@ -1,4 +1,4 @@
-//! Reading the feed: its state, its records, and the history of one user.
+//! Reading the feed: its state and its records.
 
 use rusqlite::{Row, params};
 use serde_json::value::RawValue;
@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 use super::column::{json, whole};
 use super::error::Error;
 use super::read::Reader;
-use crate::model::ResourceType;
 
 /// The row of `feed`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -51,7 +50,7 @@ pub struct ChangeQuery {
     pub limit: usize,
 }
 
-const COLUMNS: &str = "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
+pub(super) const COLUMNS: &str = "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
                        source_modified_at, observed_at";
 
 /// Filters are written so that the feed is read in the order of `seq`, whatever indexes there are.
@@ -106,22 +105,11 @@ impl Reader {
         Ok(rows)
     }
 
-    /// All change records of one user, oldest first. Of those that were trimmed the newest is left, which says what the
-    /// user was when the rest begins.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub fn history(&self, instance: &str, id: &str) -> Result<Vec<ChangeRow>, Error> {
-        let of = "WHERE instance = ?1 AND resource = ?2 AND id = ?3";
-        self.rows(
-            &format!(
-                "SELECT {COLUMNS} FROM changes_base {of} UNION ALL SELECT {COLUMNS} FROM changes {of} ORDER BY seq"
-            ),
-            params![instance, ResourceType::User.as_str(), id],
-        )
-    }
-
-    fn rows(&self, sql: &str, bound: impl rusqlite::Params) -> Result<Vec<ChangeRow>, Error> {
+    pub(super) fn rows(
+        &self,
+        sql: &str,
+        bound: impl rusqlite::Params,
+    ) -> Result<Vec<ChangeRow>, Error> {
         let mut statement = self.conn.prepare_cached(sql)?;
         let rows = statement.query_map(bound, change)?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -191,7 +179,6 @@ mod tests {
             seqs(reader.last_changes(&query(99, "acme", "", 2)).unwrap()),
             [4, 5]
         );
-        assert_eq!(seqs(reader.history("acme", "a").unwrap()), [1, 4]);
 
         let row = &reader.last_changes(&query(0, "", "update", 1)).unwrap()[0];
         let json = serde_json::to_value(row).unwrap();

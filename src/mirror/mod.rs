@@ -38,6 +38,7 @@ mod folded;
 pub mod health;
 pub mod holds;
 pub mod instances;
+pub mod past;
 pub mod removal;
 pub mod users;
 

@@ -15,6 +15,7 @@ pub use super::feed::{ChangeQuery, ChangeRow, Feed};
 pub use super::health::{FileSizes, Health, HeldCount, wal_bytes};
 pub use super::holds::{HeldRow, HeldUsers, HoldRow, InTheWay, SourceChange};
 pub use super::instances::Pin;
+pub use super::past::AsOf;
 pub use super::users::UserRow;
 
 /// A first query for a person with a SQLite shell.

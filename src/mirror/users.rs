@@ -74,7 +74,11 @@ impl Reader {
         Ok(users)
     }
 
-    fn select(&self, condition: &str, bound: impl Params) -> Result<Vec<UserRow>, Error> {
+    pub(super) fn select(
+        &self,
+        condition: &str,
+        bound: impl Params,
+    ) -> Result<Vec<UserRow>, Error> {
         let mut statement = self.conn.prepare_cached(&format!(
             "SELECT {} FROM users WHERE {condition}",
             COLUMNS.join(", ")

@@ -112,7 +112,7 @@ const RECORDS_PER_TRANSACTION: usize = 10_000;
 
 /// How long one of several transactions goes on before it ends: with its commit, for which others wait as well, about a second
 /// (promise P7), however slow the machine.
-const TIME_PER_TRANSACTION: Duration = Duration::from_millis(500);
+const TIME_PER_TRANSACTION: Duration = Duration::from_millis(250);
 
 /// How a sync ended.
 #[derive(Clone, Debug)]

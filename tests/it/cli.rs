@@ -135,6 +135,11 @@ fn every_reading_command_answers_in_json_by_column_name() {
     assert_eq!(user["user_name"], "alan.turing");
     assert_eq!(user["active"], true);
     assert_eq!(user["attributes"]["userName"], "alan.turing");
+    let (n_lines, state) = keys(&["user", "acme", "u2", "--history"]);
+    assert_eq!((n_lines, &state["valid_to"]), (1, &Value::Null));
+    assert_eq!(state["attributes"], user["attributes"]);
+    let (n_lines, then) = keys(&["user", "acme", "u2", "--as-of", "9999-01-01"]);
+    assert_eq!((n_lines, then), (1, user));
     let (n_lines, verified) = keys(&["verify"]);
     assert_eq!((n_lines, &verified["difference"]), (1, &Value::Null));
 }
@@ -173,6 +178,57 @@ fn a_user_is_found_by_id_name_or_email_and_several_are_all_shown() {
         nowhere.stderr.contains("acne") && nowhere.stderr.contains("acme"),
         "{nowhere}"
     );
+}
+
+#[test]
+fn a_user_is_shown_as_he_was_and_with_all_that_he_was() {
+    let titled = |title: &str| {
+        let mut user = person("u1", "ada");
+        user["title"] = json!(title);
+        user
+    };
+    let mut filled = Filled::new(&[titled("Clerk"), person("u2", "alan")]);
+    filled.apply(&[titled("Boss")]);
+    let history = filled.run(&["user", "acme", "ada", "--history"]);
+    assert_eq!(history.code, Some(0), "{history}");
+    let lines: Vec<&str> = history.stdout.lines().collect();
+    assert!(
+        matches!(lines[..], [new, changed] if new.contains("create/baseline") && changed.contains("title: Clerk → Boss")),
+        "{history}"
+    );
+
+    let json = filled.run(&["user", "acme", "ada", "--history", "--json"]);
+    let states: Vec<Value> = json
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(states[0]["valid_to"], states[1]["valid_from"]);
+    let title = |moment: &Value| {
+        let ran = filled.run(&[
+            "user",
+            "acme",
+            "ada",
+            "--as-of",
+            moment.as_str().unwrap(),
+            "--json",
+        ]);
+        assert_eq!(ran.code, Some(0), "{ran}");
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()["title"].clone()
+    };
+    let began = states.iter().map(|state| title(&state["valid_from"]));
+    assert_eq!(began.collect::<Vec<_>>(), ["Clerk", "Boss"]);
+
+    let before = filled.run(&["user", "acme", "ada", "--as-of", "2020-01-01"]);
+    assert_eq!((before.code, &*before.stdout), (Some(1), ""), "{before}");
+    assert!(before.stderr.contains("had no user `u1` then"), "{before}");
+    for wrong in [
+        &["--as-of", "soon"][..],
+        &["--as-of", "2020-01-01", "--history"],
+    ] {
+        let ran = filled.run(&[&["user", "acme", "ada"], wrong].concat());
+        assert_eq!(ran.code, Some(2), "{ran}");
+    }
 }
 
 #[test]
@@ -270,7 +326,11 @@ fn names_from_an_instance_steer_no_terminal() {
         &["changes", "--after", "0", "--json"],
         &["user", "acme", "u027"],
         &["user", "acme", "u027", "--json"],
+        &["user", "acme", "u027", "--history"],
+        &["user", "acme", "u027", "--history", "--json"],
+        &["user", "acme", "u027", "--as-of", "9999-01-01"],
         &["user", "acme", "\u{1b}[31m"],
+        &["user", "acme", "\u{1b}[31m", "--as-of", "2026-01-01"],
     ] {
         let ran = filled.run(args);
         for stream in [&ran.stdout, &ran.stderr] {
