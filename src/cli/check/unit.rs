@@ -100,9 +100,13 @@ impl Unit {
         });
         let named = named.map(|named| named.or_else(|| line.next()));
         let of_environment = || {
-            let variables = self.values("Environment").into_iter().flat_map(words);
+            let mut variables = self
+                .values("Environment")
+                .into_iter()
+                .rev()
+                .flat_map(|value| words(value).into_iter().rev());
             let named = |word: String| Some(word.strip_prefix("MUSTERD_CONFIG=")?.to_owned());
-            variables.filter_map(named).last()
+            variables.find_map(named)
         };
         let named = named.flatten().or_else(of_environment);
         PathBuf::from(named.unwrap_or_else(|| config::DEFAULT_FILE.to_owned()))
