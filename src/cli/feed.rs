@@ -2,19 +2,12 @@
 //! knows when it would.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use tokio::time::{Interval, MissedTickBehavior};
-
+use super::following::Following;
 use crate::mirror::read::{ChangeQuery, ChangeRow, Feed};
 use crate::mirror::{self, Reader};
 use crate::model::Foreign;
-
-/// How often a follower asks whether anything was committed: a pragma that reads a few bytes of
-/// shared memory.
-const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// Records read at once: enough to be quick, few enough to keep memory flat.
 const BATCH: usize = 500;
@@ -40,16 +33,12 @@ impl Filter {
     }
 }
 
-/// A place in the feed, and the connection that reads on from there.
+/// A place in the feed of a mirror that is followed.
 pub(crate) struct FeedReader {
-    reader: Reader,
-    path: PathBuf,
+    mirror: Following,
     filter: Filter,
     epoch: String,
     seq: i64,
-    version: i64,
-    file: Option<(u64, u64)>,
-    poll: Interval,
 }
 
 /// What comes next.
@@ -132,30 +121,25 @@ impl FeedReader {
         epoch: String,
         seq: i64,
     ) -> Result<Self, mirror::Error> {
-        let mut poll = tokio::time::interval(POLL_EVERY);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
-            version: reader.data_version()?,
-            file: file_id(path),
-            path: path.to_owned(),
-            reader,
+            mirror: Following::new(reader, path)?,
             filter,
             epoch,
             seq,
-            poll,
         })
     }
 
     /// Reads on, at most `limit` records.
     pub(crate) fn next(&mut self, limit: usize) -> Result<Next, mirror::Error> {
         let limit = limit.min(BATCH);
-        let feed = self.reader.feed()?;
+        let reader = self.mirror.reader();
+        let feed = reader.feed()?;
         if let Some(reason) = ReadAgain::check(&feed, &self.epoch, self.seq) {
             return Ok(Next::ReadAgain(reason));
         }
-        let rows = self.reader.changes(&self.filter.query(self.seq, limit))?;
+        let rows = reader.changes(&self.filter.query(self.seq, limit))?;
         // Trimming may have passed this place while it was read.
-        if let Some(reason) = ReadAgain::check(&self.reader.feed()?, &self.epoch, self.seq) {
+        if let Some(reason) = ReadAgain::check(&reader.feed()?, &self.epoch, self.seq) {
             return Ok(Next::ReadAgain(reason));
         }
         let last = rows.last().map_or(self.seq, |row| row.seq);
@@ -174,28 +158,8 @@ impl FeedReader {
 
     /// Waits until something was committed, or another file has taken the place of this one.
     pub(crate) async fn committed(&mut self) -> Result<(), mirror::Error> {
-        loop {
-            self.poll.tick().await;
-            let file = file_id(&self.path);
-            if file.is_some() && file != self.file {
-                self.reader = Reader::open(&self.path)?;
-                self.file = file;
-                self.version = self.reader.data_version()?;
-                return Ok(());
-            }
-            let version = self.reader.data_version()?;
-            if version != self.version {
-                self.version = version;
-                return Ok(());
-            }
-        }
+        self.mirror.committed().await
     }
-}
-
-/// What tells one file from another under the same name.
-fn file_id(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod config;
 mod demo;
 pub mod exit;
 mod feed;
+mod following;
 mod handover;
 mod holds;
 mod instance_files;
@@ -29,6 +30,7 @@ mod sync;
 mod unlink;
 mod user;
 mod verify;
+mod wait;
 mod watch;
 mod words;
 
@@ -104,6 +106,7 @@ enum Command {
     Changes(changes::Args),
     User(user::Args),
     Holds(holds::Args),
+    Wait(wait::Args),
     Verify(verify::Args),
     Backup(backup::Backup),
     Restore(backup::Restore),
@@ -134,6 +137,7 @@ impl Command {
             Self::Changes(args) => interruptible(changes::run(args, config)).await,
             Self::User(args) => interruptible(async move { user::run(&args, &config) }).await,
             Self::Holds(args) => holds::run(args, config).await,
+            Self::Wait(args) => interruptible(wait::run(args, config)).await,
             Self::Verify(args) => interruptible(async move { verify::run(&args, &config) }).await,
             Self::Backup(args) => {
                 interruptible(async move { backup::back_up(&args, &config) }).await

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What may be concluded from a crawl.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Everything that was to be read was read, and the numbers agree.
@@ -18,7 +18,7 @@ pub enum Verdict {
 }
 
 /// How the crawl went from page to page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Paging {
     /// By `filter=id gt "LAST"`, in one or more ranges.
@@ -28,7 +28,7 @@ pub enum Paging {
 }
 
 /// A reason why a crawl is not `complete`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "doubt")]
 pub enum Doubt {
     /// The number of distinct ids is not the total that the instance told.
@@ -88,7 +88,7 @@ impl fmt::Display for Doubt {
 }
 
 /// The verdict on a crawl with the numbers it rests on; stored with its sync.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// What may be concluded.
     pub verdict: Verdict,

@@ -11,7 +11,7 @@ use crate::filled::{Filled, person};
 use crate::harness::{BINARY, Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "run",
     "sync",
     "link",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 18] = [
     "changes",
     "user",
     "holds",
+    "wait",
     "verify",
     "backup",
     "restore",

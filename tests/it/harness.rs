@@ -389,6 +389,11 @@ impl Running {
         self.listen(Instant::now());
     }
 
+    /// Whether it has come to its end.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Takes what it says until then.
     ///
     /// # Panics

@@ -68,6 +68,7 @@ fn the_package_holds_all_that_an_installation_needs() {
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-unlink.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-user.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-verify.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-wait.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd.1.gz
     -rw-r--r-- 0/0 ./usr/share/zsh/vendor-completions/_musterd
     ");

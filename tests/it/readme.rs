@@ -128,7 +128,13 @@ fn every_command_shown_is_one() {
     let mut n_commands = 0;
     for (_, block) in blocks("sh") {
         for line in block.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
+            // What the shell would put there.
+            let line = &line.replace("$(date -u +%FT%TZ)", "2026-03-01T12:00:00Z");
+            // A line that goes on in the next one may have a quote that is still open.
+            let Some(words) = shlex::split(line) else {
+                continue;
+            };
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let Some(place) = words.iter().rposition(|word| *word == "musterd") else {
                 continue;
             };
@@ -143,5 +149,5 @@ fn every_command_shown_is_one() {
             n_commands += 1;
         }
     }
-    assert!(n_commands >= 5, "{n_commands}");
+    assert!(n_commands >= 15, "{n_commands}");
 }
