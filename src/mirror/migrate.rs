@@ -32,6 +32,11 @@ const STEPS: &[Step] = &[
         // Only what may be written is another.
         seals: false,
     },
+    Step {
+        sql: include_str!("migrations/0004_manager_chains.sql"),
+        // It adds an index and views.
+        seals: false,
+    },
 ];
 
 /// The newest schema version.
@@ -204,6 +209,12 @@ mod tests {
             "instance, resource, id, fingerprint, tx, seal",
         ),
         ("users_held", "instance, id, path, hold_id"),
+        (
+            "manager_chain",
+            "instance, id, depth, manager_id, manager, email, title, active, state",
+        ),
+        ("direct_reports", "instance, manager_id, id"),
+        ("org_size", "instance, id, size"),
     ];
 
     const KEYS: &[(&str, &str)] = &[

@@ -33,6 +33,7 @@ mod staged;
 mod twins;
 mod tx;
 
+pub mod chains;
 pub mod covered;
 pub mod feed;
 mod folded;

@@ -68,11 +68,17 @@ const TABLES: [(&str, &str, &str); 11] = [
 ];
 
 /// View and the columns it has at least.
-const VIEWS: [(&str, &str); 4] = [
+const VIEWS: [(&str, &str); 7] = [
     ("active_users", "instance id user_name active"),
     ("users_held", "instance id path hold_id"),
     ("users_history", "instance id valid_from valid_to"),
     ("mirror_health", "instance state"),
+    (
+        "manager_chain",
+        "instance id depth manager_id manager email title active state",
+    ),
+    ("direct_reports", "instance manager_id id"),
+    ("org_size", "instance id size"),
 ];
 
 #[test]
@@ -145,10 +151,15 @@ fn views_have_the_columns_of_the_contract() {
         // A view is compiled only when it is read.
         rows(&mirror.connection, &format!("SELECT * FROM {view}"));
     }
-    assert_eq!(
-        names(&rows(&mirror.connection, "PRAGMA table_info(users_held)")),
-        ["instance", "id", "path", "hold_id"]
-    );
+    for (view, columns) in VIEWS {
+        if ["users_held", "manager_chain", "direct_reports", "org_size"].contains(&view) {
+            let found = names(&rows(
+                &mirror.connection,
+                &format!("PRAGMA table_info({view})"),
+            ));
+            assert_eq!(found.join(" "), columns, "`{view}` has no more");
+        }
+    }
 }
 
 #[test]
@@ -160,7 +171,14 @@ fn old_shells_can_read_it_and_it_explains_itself() {
     );
     for object in &all {
         let (name, sql) = (text(object, "name").unwrap(), text(object, "sql").unwrap());
-        for newer in ["STRICT", "->>", "GENERATED", "unixepoch(", "IIF("] {
+        for newer in [
+            "STRICT",
+            "->>",
+            "GENERATED",
+            "unixepoch(",
+            "IIF(",
+            "MATERIALIZED",
+        ] {
             assert!(!sql.contains(newer), "`{name}` uses `{newer}`: {sql}");
         }
     }

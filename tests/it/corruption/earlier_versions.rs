@@ -11,13 +11,14 @@ use super::content::Content;
 use super::history;
 
 /// A mirror of each version before this one, and which tables are others when it has been migrated.
-const MIRRORS: [(&[u8], &[&str]); 2] = [
+const MIRRORS: [(&[u8], &[&str]); 3] = [
     (
         include_bytes!("../../data/mirror-v1.db.gz"),
         // It has a column more.
         &["schema", "source_counts"],
     ),
     (include_bytes!("../../data/mirror-v2.db.gz"), &["schema"]),
+    (include_bytes!("../../data/mirror-v3.db.gz"), &["schema"]),
 ];
 
 /// Writes a mirror to this path.
@@ -46,7 +47,7 @@ fn a_mirror_of_each_version_is_migrated_and_says_what_it_said() {
         assert_eq!(verified.difference, None);
         assert_eq!((verified.users, verified.records), (48, 66));
         assert_eq!(before.changed_tables(&content(&path)), changed);
-        let copy = beside(&path, "before-v3");
+        let copy = beside(&path, "before-v4");
         assert_eq!(before.changed_tables(&content(&copy)), [""; 0]);
     }
 }
@@ -71,7 +72,7 @@ fn a_backup_of_each_version_is_put_back_and_stays_what_it_is() {
     for (mirror, _) in MIRRORS {
         let folder = Folder::new();
         let path = folder.mirror();
-        let backup = beside(&path, "before-v3");
+        let backup = beside(&path, "before-v4");
         write(mirror, &backup);
         let before = std::fs::read(&backup).unwrap();
         let restored = musterd::mirror::restore::restore(&path, &backup, "5eed", "now").unwrap();
