@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod backup;
+mod chain;
 mod changes;
 mod check;
 mod completions;
@@ -105,6 +106,7 @@ enum Command {
     Status(status::Args),
     Changes(changes::Args),
     User(user::Args),
+    Chain(chain::Args),
     Holds(holds::Args),
     Wait(wait::Args),
     Verify(verify::Args),
@@ -136,6 +138,7 @@ impl Command {
             Self::Status(args) => interruptible(status::run(args, config)).await,
             Self::Changes(args) => interruptible(changes::run(args, config)).await,
             Self::User(args) => interruptible(async move { user::run(&args, &config) }).await,
+            Self::Chain(args) => interruptible(async move { chain::run(&args, &config) }).await,
             Self::Holds(args) => holds::run(args, config).await,
             Self::Wait(args) => interruptible(wait::run(args, config)).await,
             Self::Verify(args) => interruptible(async move { verify::run(&args, &config) }).await,

@@ -65,16 +65,16 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
         out.text(&card(row))?;
     }
     out.flush()?;
-    matched(args, rows.len())
+    ending(rows.len(), &args.instance, &args.key)
 }
 
-/// How it ends with so many users who match.
-fn matched(args: &Args, n_users: usize) -> anyhow::Result<Exit> {
-    let key = Foreign(&args.key);
-    match n_users {
+/// How a command ends that was asked for a user and found so many.
+pub(super) fn ending(n_found: usize, instance: &str, key: &str) -> anyhow::Result<Exit> {
+    let key = Foreign(key);
+    match n_found {
         0 => Err(Failure::new(format!(
             "no user of `{}` has the id, user name or email `{key}`",
-            Foreign(&args.instance)
+            Foreign(instance)
         ))
         .into()),
         1 => Ok(Exit::Done),
@@ -136,13 +136,12 @@ fn past(args: &Args, reader: &Reader, rows: &[UserRow], mut out: Output) -> anyh
     for reason in &unknown {
         exit::note(reason);
     }
-    matched(args, ids.len())
+    ending(ids.len(), &args.instance, &args.key)
 }
 
 /// The columns that a person reads, under a headline; empty ones are left out.
 fn card(row: &UserRow) -> String {
     let text = |column| text(row, column);
-    let name = text("display_name").or(text("user_name")).or(text("id"));
     let (state, style) = if text("gone_at").is_some() {
         ("gone", AnsiColor::Red.on_default())
     } else if matches!(value(row, "active"), Some(Value::Integer(0))) {
@@ -153,7 +152,7 @@ fn card(row: &UserRow) -> String {
     let bold = Style::new().bold();
     let mut card = format!(
         "{bold}{}{bold:#}  {style}{state}{style:#}\n",
-        Foreign(name.unwrap_or_default())
+        Foreign(name(row))
     );
     for (column, value) in row {
         let shown = match value {
@@ -171,7 +170,15 @@ fn card(row: &UserRow) -> String {
     card
 }
 
-fn text<'a>(row: &'a UserRow, column: &str) -> Option<&'a str> {
+/// What a user is called.
+pub(super) fn name(row: &UserRow) -> &str {
+    let text = |column| text(row, column);
+    let name = text("display_name").or(text("user_name")).or(text("id"));
+    name.unwrap_or_default()
+}
+
+/// A column that holds text.
+pub(super) fn text<'a>(row: &'a UserRow, column: &str) -> Option<&'a str> {
     match value(row, column) {
         Some(Value::Text(text)) => Some(text),
         _ => None,

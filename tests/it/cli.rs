@@ -11,7 +11,7 @@ use crate::filled::{Filled, person};
 use crate::harness::{BINARY, Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "run",
     "sync",
     "link",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 19] = [
     "status",
     "changes",
     "user",
+    "chain",
     "holds",
     "wait",
     "verify",
@@ -136,6 +137,9 @@ fn every_reading_command_answers_in_json_by_column_name() {
     assert_eq!(user["user_name"], "alan.turing");
     assert_eq!(user["active"], true);
     assert_eq!(user["attributes"]["userName"], "alan.turing");
+    let (n_lines, chain) = keys(&["chain", "acme", "u2"]);
+    assert_eq!(n_lines, 1);
+    assert_eq!(chain, json!({ "chain": [], "approver": null }));
     let (n_lines, state) = keys(&["user", "acme", "u2", "--history"]);
     assert_eq!((n_lines, &state["valid_to"]), (1, &Value::Null));
     assert_eq!(state["attributes"], user["attributes"]);
@@ -331,6 +335,8 @@ fn names_from_an_instance_steer_no_terminal() {
         &["user", "acme", "u027", "--history", "--json"],
         &["user", "acme", "u027", "--as-of", "9999-01-01"],
         &["user", "acme", "\u{1b}[31m"],
+        &["chain", "acme", "u027"],
+        &["chain", "acme", "u027", "--json"],
         &["user", "acme", "\u{1b}[31m", "--as-of", "2026-01-01"],
     ] {
         let ran = filled.run(args);

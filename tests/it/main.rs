@@ -17,6 +17,7 @@ mod world;
 
 mod accounts;
 mod backup;
+mod chain;
 mod check;
 mod cli;
 mod config;

@@ -48,6 +48,7 @@ fn the_package_holds_all_that_an_installation_needs() {
     -rw-r--r-- 0/0 ./usr/share/doc/musterd/musterd.cdx.json
     -rw-r--r-- 0/0 ./usr/share/fish/vendor_completions.d/musterd.fish
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-backup.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-chain.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-changes.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-check.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-completions.1.gz

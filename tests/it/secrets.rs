@@ -130,6 +130,7 @@ fn no_secret_is_written_or_shown_at_any_level() {
         &["changes"],
         &["holds"],
         &["user", "i0", "a"],
+        &["chain", "i0", "a"],
     ] {
         let ran = home.run(args);
         said.push((args.join(" "), ran.stdout + &ran.stderr));
