@@ -24,23 +24,30 @@ fn blocks(language: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_five_queries_answer() {
+fn the_queries_answer() {
+    let extension = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
     let mut ada = person("u1", "ada.lovelace");
-    ada["urn:ietf:params:scim:schemas:extension:servicenow:2.0:User"] = json!({
+    ada[extension] = json!({
         "department": { "value": "d1", "name": "Platform" },
-        "manager": { "value": "u2", "displayName": "Grace Hopper" },
+        "manager": { "value": "u3", "displayName": "Alan Turing" },
     });
     let mut alan = person("u3", "alan.turing");
-    let mut filled = Filled::new(&[ada, person("u2", "grace.hopper"), alan.clone()]);
+    alan[extension] = json!({ "manager": { "value": "u2", "displayName": "Grace Hopper" } });
+    let mut filled = Filled::new(&[ada.clone(), person("u2", "grace.hopper"), alan.clone()]);
+    let moment: String = filled.home().one("SELECT max(observed_at) FROM changes");
+    ada[extension]["manager"] = json!({ "value": "u2", "displayName": "Grace Hopper" });
     alan["active"] = json!(false);
-    filled.apply(&[alan]);
+    filled.apply(&[ada, alan]);
 
     let epoch: String = filled.home().one("SELECT epoch FROM feed");
     let queries = blocks("sql");
     let answers: Vec<Vec<String>> = queries
         .iter()
         .map(|(_, sql)| {
-            let sql = sql.replace("EPOCH", &epoch).replace("1042", "3");
+            let sql = sql.replace("EPOCH", &epoch).replace("1042", "4");
+            let sql = sql
+                .replace("'ID'", "'u1'")
+                .replace("2026-03-01T12:00:00.000Z", &moment);
             let mut rows = filled.home().rows(&sql);
             rows.iter_mut()
                 .for_each(|row| drop(row.remove("observed_at")));
@@ -65,8 +72,14 @@ fn the_five_queries_answer() {
         {"department": Text("Platform"), "users": Integer(1)}
         **Direct reports of a user**
         {"display_name": Text("Name of ada.lovelace"), "title": Null}
+        **Everybody below a manager**
+        {"display_name": Text("Name of ada.lovelace"), "id": Text("u1"), "title": Null}
+        **Who may approve for a user: the first living manager above**
+        {"depth": Integer(1), "display_name": Text("Name of grace.hopper"), "email": Null, "id": Text("u2")}
+        **Who could approve for a user at a moment (audit)**
+        {"depth": Integer(1), "id": Text("u3"), "name": Text("Name of alan.turing")}
         **What changed since the place (`epoch`, `seq`) that a reader has kept**
-        {"can_go_on": Integer(1), "changed": Text("{\"active\":{\"from\":true,\"to\":false}}"), "id": Text("u3"), "instance": Text("acme"), "kind": Text("deactivate"), "reason": Text("inactive"), "seq": Integer(4)}
+        {"can_go_on": Integer(1), "changed": Text("{\"active\":{\"from\":true,\"to\":false}}"), "id": Text("u3"), "instance": Text("acme"), "kind": Text("deactivate"), "reason": Text("inactive"), "seq": Integer(5)}
         "#
     );
 }
