@@ -90,6 +90,7 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
         if let Line::Row(mut found) = line {
             if args.json {
                 found["local"] = json!(concerning(&local, &found["instance"]));
+                found["warnings"] = json!(settings.warnings);
                 output.json(&found)?;
             } else {
                 output.text(&render(&found))?;

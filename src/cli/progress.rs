@@ -1,11 +1,14 @@
 //! Progress bars of syncs on a terminal, nothing of them in a pipe.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::style::TemplateError;
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
+use super::words;
 use crate::sync::{Phase, Progress};
 
 /// A bar for each instance that is being synced.
@@ -35,10 +38,10 @@ impl Bars {
             .entry(progress.instance.clone())
             .or_insert_with(|| all.add(ProgressBar::new_spinner()));
         let style = match progress.total {
-            Some(_) => "{prefix:>16} {bar:24} {human_pos}/{human_len} {msg}, {eta} left",
+            Some(_) => "{prefix:>16} {bar:24} {human_pos}/{human_len} {msg}, {rate}, {eta} left",
             None => "{prefix:>16} {spinner} {human_pos} {msg}",
         };
-        if let Ok(style) = ProgressStyle::with_template(style) {
+        if let Ok(style) = style_of(style) {
             bar.set_style(style);
         }
         bar.set_prefix(progress.instance.clone());
@@ -68,5 +71,51 @@ impl Bars {
             // A terminal that does not take it back shows a last bar.
             let _shown = all.clear();
         }
+    }
+}
+
+/// A style that also knows `{rate}`: whole things a second.
+///
+/// # Errors
+/// When the template is none.
+pub(crate) fn style_of(template: &str) -> Result<ProgressStyle, TemplateError> {
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // One that cannot be written is not shown.
+        let _unshown = write!(out, "{}/s", words::number(state.per_sec().round() as i64));
+    };
+    Ok(ProgressStyle::with_template(template)?.with_key("rate", rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+
+    use super::*;
+    use crate::model::Mode;
+
+    #[test]
+    fn a_bar_shows_how_far_how_fast_and_how_long() {
+        let terminal = InMemoryTerm::new(4, 80);
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let bars = Bars {
+            all: Some(MultiProgress::with_draw_target(target)),
+            by_instance: Mutex::default(),
+        };
+        for done in [0, 1_000] {
+            bars.show(&Progress {
+                instance: "acme".to_owned(),
+                mode: Mode::Full,
+                phase: Phase::Reading,
+                done,
+                total: Some(4_000),
+            });
+        }
+        let bar = bars.by_instance.lock().unwrap()["acme"].clone();
+        bar.tick();
+        let shown = terminal.contents();
+        assert!(shown.contains("1,000/4,000 read, "), "{shown}");
+        assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
+        bars.clear();
+        assert_eq!(terminal.contents(), "");
     }
 }

@@ -50,11 +50,11 @@ pub(crate) async fn unlink(args: Unlink, config: PathBuf) -> anyhow::Result<Exit
     let name = InstanceName::parse(&args.name)?;
     let config = std::path::absolute(config).context("where is the working directory")?;
     let places = Places::of(&config, &name);
+    let stands_in_its_file = places.instance.try_exists()?;
     let users = match args.drop {
-        true => users_of(&config, &name)?,
+        true => users_of(&config, &name, stands_in_its_file)?,
         false => None,
     };
-    let stands_in_its_file = places.instance.try_exists()?;
     if !stands_in_its_file {
         may_be_missing(&config, &name, users)?;
     }
@@ -142,15 +142,23 @@ async fn take_out(name: &InstanceName, config: &Path, places: &Places) -> anyhow
 }
 
 /// How many users the mirror has of it; `None` where there is nothing to remove. Fails where they could not be removed.
-fn users_of(config: &Path, name: &InstanceName) -> anyhow::Result<Option<u64>> {
+fn users_of(
+    config: &Path,
+    name: &InstanceName,
+    stands_in_its_file: bool,
+) -> anyhow::Result<Option<u64>> {
     let mirror = config::mirror_path(&outside::sources(config, Secrets::None))?;
     if !mirror.try_exists()? {
         return Ok(None);
     }
     if let Some(why) = handover::needs_daemon(&mirror)? {
-        return Err(Failure::new(why)
-            .hint("or start the daemon; nothing was changed")
-            .into());
+        // That account may not write in the folder of the configuration.
+        let first = match stands_in_its_file {
+            true => format!("take it out with `musterd unlink {name}` first; "),
+            false => String::new(),
+        };
+        let hint = format!("{first}or start the daemon; nothing was changed");
+        return Err(Failure::new(why).hint(hint).into());
     }
     Ok(Reader::open(&mirror)?.users_of(name)?)
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::reading::Reading;
-use super::words;
+use super::{progress, words};
 use crate::mirror::verify::Verified;
 use crate::model::Foreign;
 
@@ -28,8 +28,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let reader = args.reading.open(config)?;
     // Drawn on stderr, and only on a terminal.
-    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(
-        "{spinner} {human_pos} rows compared ({per_sec})",
+    let bar = ProgressBar::new(reader.rows_to_verify()?).with_style(progress::style_of(
+        "{bar:24} {human_pos}/{human_len} rows compared, {rate}, {eta} left",
     )?);
     bar.enable_steady_tick(Duration::from_millis(100));
     let verified = reader.verify(&mut |rows| bar.set_position(rows));

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::link::{Link, Links, Surroundings, check_pins, named, pins, reuse};
 use super::meter::Meter;
@@ -217,7 +217,7 @@ impl Fleet {
                 None => break,
             }
         }
-        self.tidy(&context.cancel).await?;
+        self.tidy_after(&source.instance, &context.cancel).await?;
         Ok(rows)
     }
 
@@ -241,8 +241,24 @@ impl Fleet {
         let (row, answers) = sync::approve::approve(&self.mirror, &source, hold, &context).await?;
         self.meter.approved(&row);
         self.reporter.approved(&row);
-        self.tidy(cancel).await?;
+        self.tidy_after(&source.instance, cancel).await?;
         Ok((row, answers))
+    }
+
+    /// What a sync has written is in the mirror, also where it cannot be tidied afterwards: the next one tries it again.
+    async fn tidy_after(
+        &self,
+        instance: &InstanceName,
+        cancel: &CancellationToken,
+    ) -> Result<(), mirror::Error> {
+        match self.tidy(cancel).await {
+            Err(error) if !error.is_fatal() => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                warn!(%instance, error, "what is old cannot be trimmed, or the log not be moved; the sync itself is in the mirror");
+                Ok(())
+            }
+            tidied => tidied,
+        }
     }
 
     async fn waits_for_a_person(&self, source: &Source) -> Result<bool, mirror::Error> {

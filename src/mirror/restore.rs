@@ -78,6 +78,9 @@ pub fn restore(path: &Path, backup: &Path, epoch: &str, stamp: &str) -> Result<R
     })
 }
 
+/// `ENOENT`, the same on every Unix.
+const ENOENT: i32 = 2;
+
 /// What has the mirror's name.
 #[derive(Clone, Copy)]
 enum Found {
@@ -111,7 +114,7 @@ impl Unborn {
     /// The backup in this program's schema, and not yet verified.
     fn of(path: &Path, backup: &Path) -> Result<Self, Error> {
         file::check_header(backup).map_err(|error| match error {
-            Error::Missing(path) => Error::file("open", path)(io::ErrorKind::NotFound.into()),
+            Error::Missing(path) => Error::file("open", path)(io::Error::from_raw_os_error(ENOENT)),
             error => error,
         })?;
         let unborn = Self {
@@ -120,9 +123,13 @@ impl Unborn {
         // Beside a file of this name they would be taken for its own.
         unborn.remove_companions()?;
         let copied = connect::reader(backup).and_then(|from| backup::copy(&from, &unborn.path));
-        copied.map_err(|error| match is_damage(&error) {
-            true => bad(backup, "it cannot be read".into()),
-            false => error,
+        // A page number that leads nowhere is taken for the end of the room as well.
+        let is_full = |error: &Error| matches!(error, Error::Database(cause) if cause.sqlite_error_code() == Some(ErrorCode::DiskFull));
+        copied.map_err(|error| {
+            match is_damage(&error) || is_full(&error) && !is_sound(backup) {
+                true => bad(backup, "it cannot be read".into()),
+                false => error,
+            }
         })?;
         let mut conn = connect::writer(&unborn.path)?;
         migrate::climb_to_newest(&mut conn)?;
@@ -157,6 +164,17 @@ impl Drop for Unborn {
         let _left = self.remove_companions();
         let _left = file::remove(&self.path);
     }
+}
+
+/// Whether every page of a file leads where it should.
+fn is_sound(path: &Path) -> bool {
+    let first = |conn: Connection| {
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+            .map_err(Error::Database)
+    };
+    connect::reader(path)
+        .and_then(first)
+        .is_ok_and(|found| found == "ok")
 }
 
 /// Until when an instance asked to be let be: its name, and the time as text.

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::probe;
 use super::retry::RetryOptions;
 use crate::clock::Clock;
-use crate::model::{Capabilities, ResourceType, Row, Step};
+use crate::model::{Capabilities, ResourceType, Row, Step, StepOutcome};
 use found::Asked;
 pub use visible::Seen;
 
@@ -153,7 +153,13 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
         let way = way::way(options, &asked.first(), progress.n_first, at(Stage::Way));
         let mut steps = [way, found::steps(&found, &asked)].concat();
         if let Some(error) = at(Stage::Page) {
-            steps.push(way::failed("pages", Some(error)).by(asked.page()));
+            let step = way::failed("pages", Some(error)).by(asked.page());
+            steps.push(match error.is_refused_query() {
+                true => {
+                    step.mend("set a smaller `page_size`: an instance may have a limit of its own")
+                }
+                false => step,
+            });
         }
         if let Some(error) = at(Stage::Probe) {
             steps.push(way::failed("filters", Some(error)));
@@ -164,8 +170,20 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
             found.error = Some(error.to_string());
             break;
         }
+        found.note_what_failed();
     }
     found
+}
+
+impl Finding {
+    /// A request may be answered, and say all the same that no sync succeeds.
+    fn note_what_failed(&mut self) {
+        let is_failed = |step: &&Step| step.outcome == StepOutcome::Failed;
+        if let Some(step) = self.steps.iter().find(is_failed) {
+            self.hint.clone_from(&step.mend);
+            self.error = Some(step.says.clone());
+        }
+    }
 }
 
 /// How far a look came.
@@ -203,8 +221,6 @@ async fn look(
     found.date = date;
     found.clock_skew_seconds = date.map(|date| date.duration_since(clock.now()).as_secs());
     if total == 0 {
-        found.error = Some(NOBODY.to_owned());
-        found.hint = Some(NOBODY_HINT.to_owned());
         return Ok(());
     }
     progress.stage = Stage::Page;
@@ -233,6 +249,10 @@ async fn look(
                     true => ShortBy::HiddenRows,
                     false => ShortBy::Cap,
                 });
+            }
+            if listing.rows.is_empty() {
+                // Behind a step that failed nothing is claimed.
+                return Ok(());
             }
             found.visible = visible::visible(&listing.rows);
             found.rows = listing.rows;

@@ -44,7 +44,7 @@ pub(super) fn look(machine: &Machine, settings: &Settings) -> Vec<Local> {
     let mut found = Found::default();
     found.host(mirror_folder(folder, ours, account.as_ref()));
     mirror_files(&settings.mirror.path, &mut found);
-    configuration_files(&machine.config, account.as_ref(), &mut found);
+    configuration_files(machine, settings, account.as_ref(), &mut found);
     secret_files(settings, account.as_ref(), &mut found);
     found.host(unit_step(machine, unit.as_ref(), ours));
     credentials(settings, ours, &mut found);
@@ -177,7 +177,15 @@ fn mirror_files(mirror: &Path, found: &mut Found) {
     found.several("mirror_files", n, "mirror file", wrong);
 }
 
-fn configuration_files(config: &Path, account: Option<&Account>, found: &mut Found) {
+fn configuration_files(
+    machine: &Machine,
+    settings: &Settings,
+    account: Option<&Account>,
+    found: &mut Found,
+) {
+    let config = &machine.config;
+    let mut sources = secrets(settings).into_iter();
+    let has_literal = sources.any(|(_, source)| matches!(source, SecretSource::Literal(_)));
     let entries = std::fs::read_dir(config.with_file_name(INSTANCES_FOLDER));
     let entries = entries.into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -208,6 +216,12 @@ fn configuration_files(config: &Path, account: Option<&Account>, found: &mut Fou
             let says = format!("others than its owner may write `{shown}` (mode {mode:04o})");
             let mend =
                 format!("`sudo chmod 0640 {shown}`: whoever writes it decides where secrets go");
+            wrong.push((None, step(StepOutcome::Warned, says).mend(mend)));
+        } else if has_literal && mode & 0o007 != 0 {
+            let says = format!(
+                "a secret stands in the configuration as it is, and everybody may read `{shown}` (mode {mode:04o})"
+            );
+            let mend = format!("put it in a file of its own, or `sudo chmod 0640 {shown}`");
             wrong.push((None, step(StepOutcome::Warned, says).mend(mend)));
         }
     }

@@ -88,7 +88,11 @@ fn answer(error: Option<&Error>) -> Vec<Step> {
             };
             let is_signed_in = refusal.speaks_to_the_account();
             let before = is_signed_in.then(signed_in);
-            before.into_iter().chain([failed(step)]).collect()
+            let step = match (step, failed(step)) {
+                ("sort_by_id", failed) => failed.mend(SORT_HINT),
+                (_, failed) => failed,
+            };
+            before.into_iter().chain([step]).collect()
         }
         Some(Fault::NotJson(_) | Fault::NotAsAsked(_) | Fault::TooManyRows { .. }) => {
             vec![failed("scim_plugin")]
@@ -96,6 +100,10 @@ fn answer(error: Option<&Error>) -> Vec<Step> {
         Some(_) => vec![failed("answers")],
     }
 }
+
+/// What to do where sorting alone is refused.
+const SORT_HINT: &str =
+    "have the instance accept `sortBy=id`: without an order that is known no page can be trusted";
 
 /// How far the requests came.
 enum Reached {
