@@ -16,8 +16,8 @@ use crate::sandbox::{self, AuthRules, Fired, Options, RateRule, Sandbox};
 
 /// Simulate a ServiceNow instance on this machine.
 ///
-/// It has an organisation of invented people, answers SCIM and token requests like a real instance,
-/// takes writes, and can misbehave on request. Nothing is kept when it stops.
+/// It has an organisation of invented people and their groups, answers SCIM and token requests like a real
+/// instance, takes writes, and can misbehave on request. Nothing is kept when it stops.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: musterd sandbox --users 500 --churn 40")]
 pub(crate) struct Args {
@@ -29,11 +29,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     users: usize,
 
+    /// Groups at the start: of departments, of places, nested ones, empty ones
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    groups: usize,
+
+    /// One more group, with so many members; at most all users
+    #[arg(long, value_name = "MEMBERS", default_value_t = 0)]
+    largest_group: usize,
+
+    /// Answer a PATCH of a group with 204, without the group
+    #[arg(long)]
+    group_patch_no_content: bool,
+
     /// The same seed makes the same directory, ids and traffic
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
 
-    /// Changes of the directory a minute: joins, moves, leavers, deletions, renamed departments
+    /// Changes of users a minute: joins, moves, leavers, deletions, renamed departments
+    ///
+    /// With each of them something changes in a group: members come and go, groups are made, renamed and
+    /// deleted.
     #[arg(long, value_name = "PER_MINUTE", default_value_t = 0)]
     churn: u32,
 
@@ -47,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
 
-    /// Leave out twins, cycles of managers, missing names and ids set by hand
+    /// Leave out twins, cycles of managers, missing names, ids set by hand and members who are gone
     #[arg(long)]
     tidy: bool,
 
@@ -119,6 +134,9 @@ fn options(args: &Args, address: SocketAddr) -> anyhow::Result<Options> {
     let given = |text: &Option<String>, standard: String| text.clone().unwrap_or(standard);
     Ok(Options {
         users: args.users,
+        groups: args.groups,
+        largest_group: args.largest_group,
+        group_patch_no_content: args.group_patch_no_content,
         seed: args.seed,
         odd: !args.tidy,
         auth: AuthRules {
@@ -146,13 +164,19 @@ fn positive(option: &str, given: SignedDuration) -> anyhow::Result<Duration> {
 /// What a person needs to start: where it is, who may come in, what to ask.
 fn greeting(options: &Options) -> String {
     let Options {
-        users, seed, auth, ..
+        users,
+        groups,
+        largest_group,
+        seed,
+        auth,
+        ..
     } = options;
+    let groups = groups + usize::from(*largest_group > 0);
     let url = &options.public_url;
     let toml = |text: &str| toml::Value::from(text).to_string();
     let shell = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     format!(
-        r#"A simulated ServiceNow instance with {users} users (seed {seed}) listens on {url}
+        r#"A simulated ServiceNow instance with {users} users and {groups} groups (seed {seed}) listens on {url}
 Ctrl-C stops it; nothing is kept.
 
   client id      {client_id}

@@ -10,7 +10,8 @@ use super::directory::Directory;
 use super::effect::Effect;
 use super::error::Refusal;
 use super::faults::{Fault, Faults};
-use super::generate::{self, Organisation};
+use super::generate::{self, GroupOptions, group_rng};
+use super::group::{Group, GroupValues};
 use super::limits::{RateCount, RateRule};
 use super::message::{Incoming, Reply};
 use super::projection::Projection;
@@ -18,8 +19,10 @@ use super::query::Parameters;
 use super::render::Renderer;
 use super::requests::{Logged, RequestLog};
 use super::resource::Question;
+use super::resource_type::Resource;
 use super::route::Target;
 use super::row::{User, Values};
+use super::table::place;
 use super::{Options, discovery, headers, instead, mishap};
 
 /// Where the interface is, below the host.
@@ -46,13 +49,24 @@ impl Core {
     /// A new instance.
     pub(super) fn new(options: Options, now: Timestamp) -> Self {
         let mut rng = fastrand::Rng::with_seed(options.seed);
-        let Organisation { users, names } =
-            generate::organisation(options.users, options.odd, now, &mut rng);
+        let organisation = generate::organisation(options.users, options.odd, now, &mut rng);
+        let groups = GroupOptions {
+            groups: options.groups,
+            largest: options.largest_group,
+            odd: options.odd,
+        };
+        let directory = organisation.into_directory(&groups, options.seed, now);
         Self {
-            directory: Directory::new(users, names),
+            directory,
             door: Door::new(options.auth.clone()),
             faults: Faults::new(Vec::new(), now, rng.fork()),
-            churn: Churn::new(options.churn_per_minute, now, rng.fork()),
+            churn: Churn::new(
+                options.churn_per_minute,
+                now,
+                rng.fork(),
+                // Not the one that groups were made with: it starts from the same seed.
+                group_rng(options.seed).fork(),
+            ),
             log: RequestLog::default(),
             raw: BTreeMap::new(),
             ids: rng.fork(),
@@ -73,14 +87,19 @@ impl Core {
             line.push('?');
             line.push_str(query);
         }
-        let effects = self.faults.meet(kind, &line, now);
-        mishap::happen(&effects, &mut self.directory, now, &mut self.chance);
+        let effects = self.faults.meet(kind, &target, &line, now);
+        mishap::happen(
+            &effects,
+            &target,
+            &mut self.directory,
+            now,
+            &mut self.chance,
+        );
         self.disturb_the_door(&effects, now);
         let mut reply = instead::instead(&effects, kind, &self.door, now)
             .unwrap_or_else(|| self.respond(&target, incoming, &effects, now));
         self.number += 1;
-        let logged_in = matches!(target, Target::Users(_) | Target::Named(..))
-            && reply.status != http::StatusCode::UNAUTHORIZED;
+        let logged_in = target.is_resource() && reply.status != http::StatusCode::UNAUTHORIZED;
         headers::dress(&mut reply, now, self.number, logged_in);
         reply.delay = self.options.latency;
         instead::spoil(&mut reply, &effects);
@@ -132,22 +151,32 @@ impl Core {
         self.directory.insert(user, now);
     }
 
+    /// Creates a group, or replaces the one with this id.
+    pub(super) fn create_group(&mut self, id: &str, values: &GroupValues, now: Timestamp) {
+        let mut group = Group::new(id, now);
+        group.set(values);
+        self.directory.insert_group(group, now);
+    }
+
     /// A living access token.
     pub(super) fn issue_token(&mut self, now: Timestamp) -> String {
         self.door.issue(now, &mut self.ids)
     }
 
-    /// A user as he is shown when nothing goes wrong.
-    pub(super) fn user_json(&self, id: &str) -> Option<String> {
+    /// A user or a group as it is shown when nothing goes wrong.
+    pub(super) fn json<T: Resource>(&self, id: &str) -> Option<String> {
+        let rows = T::rows(&self.directory);
+        let row = &rows[place(rows, id).ok()?];
         let mut out = Vec::new();
         let base = self.base(&[]);
-        Renderer {
-            directory: &self.directory,
-            base: &base,
-            projection: &Projection::All,
-        }
-        .user(self.directory.user(id)?, &mut out);
+        let renderer = Renderer::new(&self.directory, &base, &Projection::All, &[]);
+        row.show(&renderer, &mut out);
         String::from_utf8(out).ok()
+    }
+
+    /// What kind of instance it is.
+    pub(super) fn options(&self) -> &Options {
+        &self.options
     }
 
     fn respond(
@@ -173,7 +202,9 @@ impl Core {
                 return Reply::empty(200);
             }
             Target::Page => return Reply::html(200, "Log in | ServiceNow", "Please log in."),
-            Target::Users(_) | Target::Named(..) => return self.scim(target, &question),
+            Target::Users(_) | Target::Groups(_) | Target::Named(..) => {
+                return self.scim(target, &question);
+            }
             Target::NoApi => Err(Refusal::no_such_uri()),
             _ if !is_read => Err(not_allowed("GET")),
             Target::Config => Ok(discovery::config()),
@@ -196,7 +227,8 @@ impl Core {
             .as_mut()
             .map_or((Vec::new(), Ok(())), |limit| limit.count(question.now));
         let answer = admitted.and_then(|()| match target {
-            Target::Users(id) => self.users(id.as_deref(), question),
+            Target::Users(id) => self.resources::<User>(id.as_deref(), question),
+            Target::Groups(id) => self.resources::<Group>(id.as_deref(), question),
             Target::Named(table, id) => self.named(*table, id.as_deref(), question),
             _ => Err(Refusal::no_such_uri()),
         });
@@ -372,6 +404,37 @@ mod tests {
         assert_eq!(bed.sandbox.count(RequestKind::List), 1);
         bed.sandbox.forget_requests();
         assert_eq!(bed.sandbox.count(RequestKind::List), 0);
+    }
+
+    /// Seeds that failed are kept and must go on meaning the same people and the same token, whatever else an
+    /// instance comes to have.
+    #[test]
+    fn a_seed_means_the_same_users_for_ever() {
+        use sha2::Digest as _;
+
+        for (groups, largest_group) in [(40, 0), (0, 0), (7, 100)] {
+            let bed = Testbed::with(Options {
+                users: 400,
+                groups,
+                largest_group,
+                seed: 7,
+                churn_per_minute: 6,
+                ..Options::default()
+            });
+            let mut sum = sha2::Sha256::new();
+            for _ in 0..3 {
+                bed.pass(1_200);
+                let page = bed.get("/Users?count=500&sortBy=id&sortOrder=ascending");
+                sum.update(&page.reply.body);
+            }
+            sum.update(bed.sandbox.issue_token());
+            let sum = sum.finalize();
+            let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(
+                sum,
+                "c3edcfca7f35eea346edbcef7680726a48791457e4120a839b56609a10756c01"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The life of the organisation: joins, moves, new managers and titles, leavers, deletions, renamed
-//! departments, so many a minute, at times that the clock alone decides.
+//! departments, so many a minute, at times that the clock alone decides. With each of them something
+//! changes in a group.
+
+mod groups;
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use super::directory::{Directory, Stamp};
 use super::generate::{newcomer, sys_id};
 use super::row::{User, Values};
 use super::table::Table;
+use groups::GroupChurn;
 
 /// How often each kind of change happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +34,16 @@ pub struct Churned {
     pub deleted: u64,
     /// Departments that were renamed.
     pub renamed: u64,
+    /// Members who joined a group.
+    pub members_joined: u64,
+    /// Members who left one.
+    pub members_left: u64,
+    /// Groups that were made.
+    pub groups_made: u64,
+    /// Groups that were renamed.
+    pub groups_renamed: u64,
+    /// Groups that were deleted for good.
+    pub groups_deleted: u64,
 }
 
 /// The changes to come.
@@ -38,18 +52,26 @@ pub(super) struct Churn {
     every: Option<Duration>,
     next_at: Timestamp,
     rng: fastrand::Rng,
+    groups: GroupChurn,
     number: usize,
     done: Churned,
 }
 
 impl Churn {
-    /// So many changes a minute from `now` on; 0 is none.
+    /// So many changes a minute from `now` on; 0 is none. What becomes of groups is drawn from `groups`, so
+    /// that it changes nothing for users.
     #[must_use]
-    pub(super) fn new(per_minute: u32, now: Timestamp, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(
+        per_minute: u32,
+        now: Timestamp,
+        rng: fastrand::Rng,
+        groups: fastrand::Rng,
+    ) -> Self {
         let mut churn = Self {
             every: None,
             next_at: now,
             rng,
+            groups: GroupChurn::new(groups),
             number: 0,
             done: Churned::default(),
         };
@@ -80,6 +102,7 @@ impl Churn {
             let at = self.next_at;
             self.next_at = at + every;
             self.change(directory, at);
+            self.groups.change(directory, at, &mut self.done);
         }
     }
 
@@ -170,15 +193,20 @@ impl Churn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::generate::{Organisation, organisation};
+    use super::super::generate::{GroupOptions, group_rng, organisation};
     use super::*;
 
-    fn after(steps: &[i64]) -> (Directory, Churned) {
+    fn after(steps: &[i64], groups: usize) -> (Directory, Churned) {
         let start = Timestamp::from_second(1_772_000_000).unwrap();
         let mut rng = fastrand::Rng::with_seed(3);
-        let Organisation { users, names } = organisation(200, true, start, &mut rng);
-        let mut directory = Directory::new(users, names);
-        let mut churn = Churn::new(30, start, rng);
+        let organisation = organisation(200, true, start, &mut rng);
+        let options = GroupOptions {
+            groups,
+            largest: 0,
+            odd: true,
+        };
+        let mut directory = organisation.into_directory(&options, 3, start);
+        let mut churn = Churn::new(30, start, rng, group_rng(4));
         for second in steps {
             let now = Timestamp::from_second(1_772_000_000 + second).unwrap();
             churn.catch_up(&mut directory, now);
@@ -188,10 +216,14 @@ mod tests {
 
     #[test]
     fn it_depends_on_the_clock_and_not_on_who_asks_when() {
-        let (once, done) = after(&[3_600]);
-        let (often, again) = after(&[1, 7, 500, 501, 3_600]);
+        let (once, done) = after(&[3_600], 40);
+        let (often, again) = after(&[1, 7, 500, 501, 3_600], 40);
         assert_eq!(done, again);
         assert_eq!(once.users(), often.users());
+        assert_eq!(once.groups(), often.groups());
+        for group in once.groups() {
+            assert_eq!(once.members(&group.sys_id), often.members(&group.sys_id));
+        }
         for (kind, count) in [
             ("joined", done.joined),
             ("moved", done.moved),
@@ -201,10 +233,34 @@ mod tests {
             ("returned", done.returned),
             ("deleted", done.deleted),
             ("renamed", done.renamed),
+            ("joined a group", done.members_joined),
+            ("left a group", done.members_left),
+            ("made a group", done.groups_made),
+            ("renamed a group", done.groups_renamed),
+            ("deleted a group", done.groups_deleted),
         ] {
             assert!(count > 0, "nobody {kind}");
         }
         let stamps = once.users().iter().map(|user| user.updated.as_second());
         assert_eq!(stamps.filter(|second| *second > 1_772_003_600).count(), 0);
+    }
+
+    #[test]
+    fn groups_change_beside_users_and_change_nothing_for_them() {
+        let (with, done) = after(&[3_600], 40);
+        let (without, alone) = after(&[3_600], 0);
+        assert_eq!(with.users(), without.users());
+        assert!(without.groups().is_empty());
+        let of_groups = |done: Churned| {
+            [
+                done.members_joined,
+                done.members_left,
+                done.groups_made,
+                done.groups_renamed,
+                done.groups_deleted,
+            ]
+        };
+        assert_eq!(of_groups(alone), [0; 5]);
+        assert!(of_groups(done).iter().sum::<u64>() > 1_500);
     }
 }

@@ -1,23 +1,26 @@
 //! The tables behind the simulated instance, and every way in which they change: by the platform's
 //! rules about stamps, by scripts that bend them, late, and backwards.
 
+mod groups;
+mod journal;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::column::{Column, Target};
+use super::group::Group;
+use super::membership::{Member, Memberships};
 use super::row::{Named, User, Values, whole_seconds};
 use super::table::{Rows, Table};
-
-/// Edits remembered for lagging nodes and roll-backs: far more than any lag spans.
-const JOURNAL_ENTRIES: usize = 65_536;
+use journal::{Before, Journal};
 
 /// What an edit does to `sys_updated_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamp {
-    /// The platform's rule: it moves when a column of `sys_user` changes.
+    /// The platform's rule: it moves when a column of the table itself changes.
     Ruled,
     /// It stays, as under `autoSysFields(false)` (facts page, Q19).
     Kept,
@@ -28,19 +31,25 @@ pub enum Stamp {
 /// All tables.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
-    users: Rows<User>,
+    tables: Tables,
     names: BTreeMap<Table, Rows<Named>>,
-    bin: BTreeMap<Box<str>, Arc<User>>,
-    journal: VecDeque<Entry>,
+    users_bin: Bin<User>,
+    groups_bin: Bin<Group>,
+    journal: Journal,
     late: Vec<Late>,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    at: Timestamp,
-    id: Box<str>,
-    before: Option<Arc<User>>,
+/// The tables whose past is known.
+#[derive(Clone, Debug, Default)]
+struct Tables {
+    users: Rows<User>,
+    groups: Rows<Group>,
+    memberships: Memberships,
 }
+
+/// What was deleted, with the memberships that went with it: all of it can be recovered (facts page,
+/// section 15).
+type Bin<T> = BTreeMap<Box<str>, (Arc<T>, Vec<(Box<str>, Member)>)>;
 
 #[derive(Clone, Debug)]
 struct Late {
@@ -55,7 +64,10 @@ impl Directory {
     #[must_use]
     pub(super) fn new(users: Vec<User>, names: BTreeMap<Table, Vec<Named>>) -> Self {
         Self {
-            users: Rows::from_unsorted(users),
+            tables: Tables {
+                users: Rows::from_unsorted(users),
+                ..Tables::default()
+            },
             names: names
                 .into_iter()
                 .map(|(table, rows)| (table, Rows::from_unsorted(rows)))
@@ -67,13 +79,13 @@ impl Directory {
     /// All users, in the order of their `sys_id`.
     #[must_use]
     pub fn users(&self) -> &[Arc<User>] {
-        self.users.as_slice()
+        self.tables.users.as_slice()
     }
 
     /// One user.
     #[must_use]
     pub fn user(&self, id: &str) -> Option<&Arc<User>> {
-        self.users.get(id)
+        self.tables.users.get(id)
     }
 
     /// The rows of a table of names.
@@ -104,8 +116,7 @@ impl Directory {
     /// Adds a user, or replaces the one with the same `sys_id`.
     pub(super) fn insert(&mut self, user: User, now: Timestamp) -> Arc<User> {
         let user = Arc::new(user);
-        let before = self.users.put(Arc::clone(&user));
-        self.note(now, user.sys_id.clone(), before);
+        self.put(Arc::clone(&user), now);
         user
     }
 
@@ -117,7 +128,7 @@ impl Directory {
         stamp: Stamp,
         now: Timestamp,
     ) -> bool {
-        let Some(before) = self.users.get(id).cloned() else {
+        let Some(before) = self.user(id).cloned() else {
             return false;
         };
         let mut after = User::clone(&before);
@@ -126,8 +137,7 @@ impl Directory {
             after.updated = whole_seconds(now);
         }
         if after != *before {
-            self.users.put(Arc::new(after));
-            self.note(now, before.sys_id.clone(), Some(before));
+            self.put(Arc::new(after), now);
         }
         true
     }
@@ -160,40 +170,47 @@ impl Directory {
         self.late = waiting;
         due.sort_by_key(|late| late.visible_at);
         for late in due {
-            if let Some(before) = self.users.get(&late.id).cloned() {
-                let mut after = User::clone(&before);
+            if let Some(before) = self.user(&late.id) {
+                let mut after = User::clone(before);
                 after.set(&late.values);
                 after.updated = whole_seconds(late.stamp);
-                self.users.put(Arc::new(after));
-                self.note(late.visible_at, late.id, Some(before));
+                self.put(Arc::new(after), late.visible_at);
             }
         }
     }
 
-    /// Deletes a user for good; it can be recovered. `false` if there is no such user.
+    /// Deletes a user for good, and what he was a member of with him; he can be recovered. `false` if
+    /// there is no such user.
     pub(super) fn delete(&mut self, id: &str, now: Timestamp) -> bool {
-        let Some(user) = self.users.remove(id) else {
+        if self.user(id).is_none() {
             return false;
-        };
-        self.bin.insert(user.sys_id.clone(), Arc::clone(&user));
-        self.note(now, user.sys_id.clone(), Some(user));
+        }
+        let memberships = self.leave_all(&Member::user(id), now);
+        self.remove(id, memberships, now);
         true
     }
 
-    /// Recovers a deleted user under the same `sys_id` (facts page, section 15).
+    /// Deletes a user for good as a script does that minds nothing: his memberships stay, and point at
+    /// nobody (facts page, section 9.1).
+    pub(super) fn delete_alone(&mut self, id: &str, now: Timestamp) -> bool {
+        self.remove(id, Vec::new(), now)
+    }
+
+    /// Recovers a deleted user under the same `sys_id`, and what he was a member of (facts page, section
+    /// 15).
     pub(super) fn undelete(&mut self, id: &str, now: Timestamp) -> bool {
-        let Some(user) = self.bin.remove(id) else {
+        let Some((user, memberships)) = self.users_bin.remove(id) else {
             return false;
         };
-        let before = self.users.put(user);
-        self.note(now, id.into(), before);
+        self.put(user, now);
+        self.join_again(memberships, now);
         true
     }
 
     /// The keys of the users that can be recovered.
     #[must_use]
     pub fn deleted(&self) -> Vec<&str> {
-        self.bin.keys().map(AsRef::as_ref).collect()
+        self.users_bin.keys().map(AsRef::as_ref).collect()
     }
 
     /// Adds or replaces a row of a table of names.
@@ -220,41 +237,43 @@ impl Directory {
             .is_some_and(|rows| rows.remove(id).is_some())
     }
 
-    /// The users as they were at a moment, as a node that lags behind shows them (facts page, Q6).
+    /// What a node shows that lags behind: users, groups and memberships as they were at a moment, and
+    /// today's names (facts page, Q6).
     #[must_use]
-    pub(super) fn users_at(&self, moment: Timestamp) -> Vec<Arc<User>> {
-        let mut past = self.users.clone();
-        for entry in self.journal.iter().rev().take_while(|e| e.at > moment) {
-            match &entry.before {
-                Some(before) => {
-                    past.put(Arc::clone(before));
-                }
-                None => {
-                    past.remove(&entry.id);
-                }
-            }
+    pub(super) fn at(&self, moment: Timestamp) -> Self {
+        let mut tables = self.tables.clone();
+        for before in self.journal.since(moment) {
+            before.restore(&mut tables);
         }
-        past.as_slice().to_vec()
+        Self {
+            tables,
+            names: self.names.clone(),
+            ..Self::default()
+        }
     }
 
-    /// Restores the users as they were at a moment, stamps included (facts page, Q18).
+    /// Restores users, groups and memberships as they were at a moment, stamps included (facts page,
+    /// Q18).
     pub(super) fn roll_back(&mut self, moment: Timestamp) {
-        while let Some(entry) = self.journal.pop_back_if(|entry| entry.at > moment) {
-            match entry.before {
-                Some(before) => {
-                    self.users.put(before);
-                }
-                None => {
-                    self.users.remove(&entry.id);
-                }
-            }
+        while let Some(before) = self.journal.pop_since(moment) {
+            before.restore(&mut self.tables);
         }
     }
 
-    fn note(&mut self, at: Timestamp, id: Box<str>, before: Option<Arc<User>>) {
-        if self.journal.len() == JOURNAL_ENTRIES {
-            self.journal.pop_front();
-        }
-        self.journal.push_back(Entry { at, id, before });
+    fn put(&mut self, user: Arc<User>, now: Timestamp) {
+        let id = user.sys_id.clone();
+        let before = self.tables.users.put(user);
+        self.journal.note(now, Before::User(id, before));
+    }
+
+    fn remove(&mut self, id: &str, memberships: Vec<(Box<str>, Member)>, now: Timestamp) -> bool {
+        let Some(user) = self.tables.users.remove(id) else {
+            return false;
+        };
+        let id = user.sys_id.clone();
+        let binned = (Arc::clone(&user), memberships);
+        self.users_bin.insert(id.clone(), binned);
+        self.journal.note(now, Before::User(id, Some(user)));
+        true
     }
 }

@@ -1,8 +1,8 @@
-//! The discovery documents, which need no log-in (facts page, section 9.3). Groups are neither
-//! simulated nor advertised yet: five resource types where an instance has six.
+//! The discovery documents, which need no log-in (facts page, section 9.3).
 
 use super::column::{CORE_USER, ENTERPRISE_USER, SERVICENOW_USER};
 use super::error::Refusal;
+use super::group::CORE_GROUP;
 use super::json::{self, Object};
 use super::schemas::Schema;
 use super::table::Table;
@@ -55,7 +55,7 @@ pub(super) fn config() -> Vec<u8> {
 /// # Errors
 /// 404 for a name that there is not.
 pub(super) fn resource_types(name: Option<&str>, base: &str) -> Result<Vec<u8>, Refusal> {
-    let known = ["User"]
+    let known = ["User", "Group"]
         .into_iter()
         .chain(Table::ALL.map(Table::resource_type));
     one_or_all(name, "ResourceType", known.collect(), |name, o| {
@@ -64,6 +64,11 @@ pub(super) fn resource_types(name: Option<&str>, base: &str) -> Result<Vec<u8>, 
         o.text("name", name);
         let table = Table::ALL.into_iter().find(|t| t.resource_type() == name);
         match table {
+            None if name == "Group" => {
+                o.text("description", "Group");
+                o.text("endpoint", "/Groups");
+                o.text("schema", CORE_GROUP);
+            }
             None => {
                 o.text("description", "User Account");
                 o.text("endpoint", "/Users");

@@ -38,6 +38,8 @@ pub enum Effect {
     RoleMissing,
     /// 403: the token's scope lacks this interface (section 11.2).
     ScopeMissing,
+    /// 403 for groups, and all else goes on: the role that reads them was taken away (Q53).
+    GroupsForbidden,
     /// The plugin is off (Q53).
     PluginInactive {
         /// 400 or 404.
@@ -148,7 +150,7 @@ pub enum Effect {
     EmptyPage,
     /// One row comes twice in a page (Q14).
     RepeatedRow,
-    /// One user comes twice in a page, the second time with another title (Q14). A full page has its last
+    /// One user comes twice in a page, the second time with another title; a group with another name (Q14). A full page has its last
     /// row one page later then.
     SameIdTwice {
         /// Whose id.
@@ -194,9 +196,42 @@ pub enum Effect {
         #[serde(default)]
         ids: Vec<String>,
     },
-    /// Asking by id gives the next user.
+    /// Groups cannot be read: lists leave them out after the page was cut and counted, and asking by id is
+    /// refused (section 13.4).
+    GroupsUnreadable {
+        /// Which; none named means all.
+        #[serde(default)]
+        ids: Vec<String>,
+        /// How it is refused: 404, or 403.
+        #[serde(default = "not_found")]
+        status: u16,
+    },
+    /// Groups show nothing but `schemas`, `id` and `meta`: the right to read their columns was lost
+    /// (section 13.4, field ACL).
+    GroupsBlanked {
+        /// Which; none named means all.
+        #[serde(default)]
+        ids: Vec<String>,
+    },
+    /// A list of members is cut off, and nothing says so (Q40).
+    MembersCut {
+        /// At most so many are shown.
+        most: usize,
+        /// Of which groups; none named means all.
+        #[serde(default)]
+        ids: Vec<String>,
+    },
+    /// A list of members is empty by error, and all else of the group is as it should be (Q40).
+    MembersEmpty {
+        /// Of which groups; none named means all.
+        #[serde(default)]
+        ids: Vec<String>,
+    },
+    /// Users show what they are members of, asked or not (section 8.1).
+    MembershipsShown,
+    /// Asking by id gives the next user, or the next group.
     AnotherUser,
-    /// A node that shows the users as they were some time ago (Q6).
+    /// A node that shows users, groups and memberships as they were some time ago (Q6).
     NodeBehind {
         /// How long ago.
         seconds: u64,
@@ -242,18 +277,19 @@ pub enum Effect {
         base: String,
     },
 
-    /// Before the answer, somebody is created whose id comes before all others (Q5).
+    /// Before the answer, somebody is created whose id comes before all others (Q5); before one about
+    /// groups, a group.
     RowInserted,
-    /// Before the answer, the first by id is deleted (Q5).
+    /// Before the answer, the first by id is deleted (Q5); before one about groups, a group.
     RowDeleted,
     /// Before the answer, everybody is made inactive (Q59).
     EverybodyInactive,
-    /// Before the answer, stamps move and nothing else (Q20).
+    /// Before the answer, stamps move and nothing else (Q20); before one about groups, theirs.
     StampsMoved {
         /// Whose, from 0 to 1.
         share: f64,
     },
-    /// Before the answer, titles change and no stamp moves (Q19).
+    /// Before the answer, titles change and no stamp moves (Q19); before one about groups, their names.
     SilentChange {
         /// Whose, from 0 to 1.
         share: f64,
@@ -276,7 +312,7 @@ pub enum Effect {
         #[serde(default)]
         share: f64,
     },
-    /// Before the answer, all who were deleted are recovered (Q23).
+    /// Before the answer, all users and groups that were deleted are recovered (Q23).
     Undeleted,
     /// Before the answer, somebody is created under an id that was set by hand (Q31), unless it is taken.
     OddId {
@@ -298,7 +334,17 @@ pub enum Effect {
         /// To what; an empty text clears it.
         value: String,
     },
-    /// Before the answer, the users are set back to what they were (Q18).
+    /// Before the answer, a member of a group is deleted for good, and his membership stays (section 9.1).
+    MemberVanished,
+    /// Before the answer, groups get nested in circles: one in itself, two in each other (Q40).
+    GroupsTangled,
+    /// Before the answer, a group is renamed: groups around it and its members' memberships show the new
+    /// name, and its own stamp alone moves.
+    GroupRenamed,
+    /// Before the answer, a group is deleted for good and made anew under the same name, with the same
+    /// members: under another id.
+    GroupRemade,
+    /// Before the answer, users, groups and memberships are set back to what they were (Q18).
     RolledBack {
         /// How long ago.
         seconds: u64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::effect::Effect;
-use super::route::RequestKind;
+use super::route::{RequestKind, Target};
 
 /// A fault: an effect, and when it fires. Every condition that is given must hold.
 #[derive(Clone, Debug)]
@@ -170,16 +170,23 @@ impl Faults {
             .collect()
     }
 
-    /// The effects that meet this request. `target` is its path with its query.
-    pub(super) fn meet(&mut self, kind: RequestKind, target: &str, now: Timestamp) -> Vec<Effect> {
+    /// The effects that meet this request. `line` is its path with its query.
+    pub(super) fn meet(
+        &mut self,
+        kind: RequestKind,
+        target: &Target,
+        line: &str,
+        now: Timestamp,
+    ) -> Vec<Effect> {
         let age = Duration::try_from(now.duration_since(self.started_at)).unwrap_or_default();
         let mut effects = Vec::new();
         for (fault, count) in &mut self.faults {
             let fits = fault.on.contains(&kind)
+                && (target.is_groups() || !fault.effect.is_about_groups())
                 && fault
                     .path
                     .as_ref()
-                    .is_none_or(|pattern| matches_pattern(pattern, target));
+                    .is_none_or(|pattern| matches_pattern(pattern, line));
             if !fits {
                 continue;
             }
@@ -221,9 +228,10 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn meets(faults: &mut Faults, kind: RequestKind, target: &str, second: i64) -> bool {
+    fn meets(faults: &mut Faults, kind: RequestKind, line: &str, second: i64) -> bool {
         let now = Timestamp::from_second(second).unwrap();
-        !faults.meet(kind, target, now).is_empty()
+        let target = Target::of(line.split('?').next().unwrap());
+        !faults.meet(kind, &target, line, now).is_empty()
     }
 
     fn one(fault: Fault) -> Faults {
@@ -258,6 +266,18 @@ mod tests {
         ));
         let fired = faults.fired();
         assert_eq!((fired[0].name.as_str(), fired[0].times), ("html_page", 2));
+    }
+
+    #[test]
+    fn a_fault_of_groups_meets_no_request_for_anything_else() {
+        let mut faults = one(Fault::new(Effect::GroupRenamed).requests(2, 2));
+        let mut hits = Vec::new();
+        for endpoint in ["Groups", "Users", "Departments", "Groups", "Groups"] {
+            let line = format!("/api/now/scim/{endpoint}?count=5");
+            hits.push(meets(&mut faults, RequestKind::List, &line, 0));
+        }
+        assert_eq!(hits, [false, false, false, true, false]);
+        assert_eq!(faults.fired()[0].times, 1);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! A seeded organisation: companies, places, departments, a tree of managers, leavers, accounts of
 //! machines, and the odd records that every old directory has (facts page, sections 15 and 17).
 
+mod groups;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::column::Column;
+use super::directory::Directory;
 use super::row::{Named, User, Values, whole_seconds};
 use super::table::Table;
 use super::words;
+
+pub(super) use groups::{GroupOptions, group_rng, new_group_name};
 
 /// How many people one manager has.
 const SPAN: usize = 8;
@@ -30,6 +35,21 @@ pub(super) struct Organisation {
     pub users: Vec<User>,
     /// Companies, cost centres, departments and locations.
     pub names: BTreeMap<Table, Vec<Named>>,
+}
+
+impl Organisation {
+    /// The tables of this organisation, with groups of its people. They are drawn from a generator of their
+    /// own, so that the people of a seed are the same with other groups and without any.
+    #[must_use]
+    pub(super) fn into_directory(
+        self,
+        options: &GroupOptions,
+        seed: u64,
+        now: Timestamp,
+    ) -> Directory {
+        let drawn = groups::draw(&self, options, now, &mut group_rng(seed));
+        Directory::new(self.users, self.names).with_groups(drawn.groups, drawn.members)
+    }
 }
 
 /// Makes an organisation of `n_users`, whose stamps all lie before `now`.

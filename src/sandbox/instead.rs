@@ -51,7 +51,9 @@ pub(super) fn instead(
         }
         Effect::SemaphoreFull => Some(Reply::empty(429)),
         Effect::Unauthorized => Some(door.refusal().into()),
-        Effect::RoleMissing => Some(Refusal::platform(403, "User Not Authorized", None).into()),
+        Effect::RoleMissing | Effect::GroupsForbidden => {
+            Some(Refusal::platform(403, "User Not Authorized", None).into())
+        }
         Effect::ScopeMissing => {
             Some(Refusal::platform(403, "Missing required api access scope", None).into())
         }

@@ -81,12 +81,22 @@ impl Object<'_> {
 
     /// An array of objects, without the empty ones; left out when none is left.
     pub(super) fn objects(&mut self, key: &str, writes: &[&dyn Fn(&mut Object<'_>)]) {
+        self.each(key, writes, |o, write| write(o));
+    }
+
+    /// An array with an object for each item, without the empty ones; left out when none is left.
+    pub(super) fn each<T>(
+        &mut self,
+        key: &str,
+        items: impl IntoIterator<Item = T>,
+        write: impl Fn(&mut Object<'_>, T),
+    ) {
         let start = self.out.len();
         let was_empty = self.empty;
         let mut none = true;
         self.array(key, |array| {
-            for write in writes {
-                none &= !array.object(write);
+            for item in items {
+                none &= !array.object(|o| write(o, item));
             }
         });
         if none {

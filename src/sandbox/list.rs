@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use super::column::Column;
 use super::directory::Directory;
 use super::effect::Effect;
 use super::error::Refusal;
 use super::filter::Filter;
 use super::json;
-use super::query::{Found, ListRequest, Parameters, find, find_users, tie};
+use super::query::{Found, ListRequest, Parameters, find, tie};
 use super::render::Renderer;
-use super::row::{Named, User, Values};
+use super::resource_type::Resource;
+use super::row::Named;
 use super::shape::Shape;
 use super::sight::Sight;
 use super::table::{Record, Table};
@@ -27,52 +27,42 @@ pub(super) struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// A page of users. `rows` are those of the node that answers.
+    /// A page of users or groups.
     ///
     /// # Errors
     /// 400 for parameters that section 4 refuses.
-    pub(super) fn users(
+    pub(super) fn page<T: Resource>(
         &self,
-        rows: &[Arc<User>],
         parameters: &Parameters,
         shape: &mut Shape<'_>,
         rng: &mut fastrand::Rng,
     ) -> Result<Vec<u8>, Refusal> {
-        let mut request = ListRequest::parse::<User>(parameters)?;
-        let finds_nobody = self.twist(&mut request, parameters)?;
+        let mut request = ListRequest::parse::<T>(parameters)?;
+        let finds_nobody = self.twist::<T>(&mut request, parameters)?;
         let sight = Sight::of(self.effects);
-        let lists = |user: &User| sight.lists(user);
-        let visible = (!sight.is_full()).then_some(&lists as &dyn Fn(&User) -> bool);
-        let mut found = find_users(
-            rows,
-            self.directory,
-            request.filter.as_ref(),
-            request.sort,
-            visible,
-        );
+        let lists = |row: &T| sight.lists(row);
+        let visible = (!sight.is_full()).then_some(&lists as &dyn Fn(&T) -> bool);
+        let filter = request.filter.as_ref();
+        let mut found = T::find(self.directory, filter, request.sort, visible);
         if finds_nobody {
             found = Found::Picked(Vec::new());
         }
         let found = self.order(found, &request, rng);
         let mut page = Page::cut(&found, &request, self.effects);
-        page.rows.retain(|user| sight.shows(user));
+        page.rows.retain(|row| sight.shows(row.as_ref()));
         page.twist(self.effects, rng);
         let doubles = self.doubles(&mut page, request.count);
-        let renderer = Renderer {
-            directory: self.directory,
-            base: self.base,
-            projection: &request.projection,
-        };
+        let renderer = Renderer::new(self.directory, self.base, &request.projection, self.effects);
         for (place, double) in doubles.iter().rev() {
             page.rows.insert(*place, double);
         }
-        Ok(page.write(|user, out| shape.user(&renderer, user, out)))
+        Ok(page.write(|row, out| shape.resource(&renderer, row, out)))
     }
 
     /// A page of a table of names.
     ///
     /// # Errors
-    /// As [`Listing::users`].
+    /// As [`Listing::page`].
     pub(super) fn named(&self, table: Table, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
         let request = ListRequest::parse::<Named>(parameters)?;
         let found = find(
@@ -82,17 +72,17 @@ impl Listing<'_> {
             request.sort,
             None,
         );
-        let renderer = Renderer {
-            directory: self.directory,
-            base: self.base,
-            projection: &request.projection,
-        };
+        let renderer = Renderer::new(self.directory, self.base, &request.projection, &[]);
         let page = Page::cut(&found, &request, &[]);
         Ok(page.write(|row, out| renderer.named(table, row, out)))
     }
 
     /// Changes what is asked for. Tells whether the filter finds nobody whatever it says.
-    fn twist(&self, request: &mut ListRequest, parameters: &Parameters) -> Result<bool, Refusal> {
+    fn twist<T: Resource>(
+        &self,
+        request: &mut ListRequest,
+        parameters: &Parameters,
+    ) -> Result<bool, Refusal> {
         let filter = parameters.get("filter").map(str::to_ascii_lowercase);
         let meets = |attribute: &Option<String>| {
             filter.as_ref().is_some_and(|filter| {
@@ -110,7 +100,7 @@ impl Listing<'_> {
                         request.filter = request
                             .filter
                             .take()
-                            .map(|filter| filter.without(User::filterable(name)));
+                            .map(|filter| filter.without(T::filterable(name)));
                     }
                 },
                 Effect::FilterRefused { attribute } if meets(attribute) => {
@@ -133,15 +123,14 @@ impl Listing<'_> {
         Ok(finds_nobody)
     }
 
-    /// The other selves of users that the page has, each with its place behind him. They need room.
-    fn doubles(&self, page: &mut Page<'_, User>, count: usize) -> Vec<(usize, Arc<User>)> {
+    /// The other selves of rows that the page has, each with its place behind the first. They need room.
+    fn doubles<T: Resource>(&self, page: &mut Page<'_, T>, count: usize) -> Vec<(usize, Arc<T>)> {
         let mut doubles = Vec::new();
         for effect in self.effects {
             if let Effect::SameIdTwice { id, title } = effect
-                && let Some(place) = page.rows.iter().position(|user| *user.sys_id == **id)
+                && let Some(place) = page.rows.iter().position(|row| row.sys_id() == id)
             {
-                let mut double = User::clone(page.rows[place]);
-                double.set(&Values::new().with(Column::Title, title));
+                let double = page.rows[place].titled(title);
                 doubles.push((place + 1, Arc::new(double)));
             }
         }
@@ -156,12 +145,12 @@ impl Listing<'_> {
     }
 
     /// Puts rows whose order nobody promised into another one.
-    fn order<'r>(
+    fn order<'r, T: Resource>(
         &self,
-        found: Found<'r, User>,
+        found: Found<'r, T>,
         request: &ListRequest,
         rng: &mut fastrand::Rng,
-    ) -> Found<'r, User> {
+    ) -> Found<'r, T> {
         let scrambled = request.sort.is_none() && self.effects.contains(&Effect::OrderScrambled);
         let shuffled = request.sort.is_some() && self.effects.contains(&Effect::TiesShuffled);
         if !scrambled && !shuffled {
@@ -260,6 +249,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::testbed::Testbed;
+    use super::super::{Column, Values};
     use super::*;
 
     const BY_KEY: &str = "sortBy=id&sortOrder=ascending";

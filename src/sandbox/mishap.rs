@@ -1,6 +1,8 @@
 //! What happens to the directory just before an answer, so that it falls between two pages (facts
 //! page, sections 14, 15 and 17).
 
+mod groups;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,23 +10,27 @@ use jiff::Timestamp;
 use super::column::Column;
 use super::directory::{Directory, Stamp};
 use super::effect::Effect;
-use super::generate::organisation;
+use super::generate::{GroupOptions, organisation};
+use super::route::Target;
 use super::row::{User, Values};
 use super::sight::is_among;
 use super::table::Table;
 
-/// Lets the effects that change the directory happen.
+/// Lets the effects that change the directory happen before an answer about `target`.
 pub(super) fn happen(
     effects: &[Effect],
+    target: &Target,
     directory: &mut Directory,
     now: Timestamp,
     rng: &mut fastrand::Rng,
 ) {
     for effect in effects {
+        if target.is_groups() && groups::happen(effect, directory, now, rng) {
+            continue;
+        }
         match effect {
             Effect::RowInserted => {
-                // Hexadecimal ids that start with so many zeros are before all others.
-                let mut user = User::new(&format!("00000000{:024x}", rng.u128(..) >> 32), now);
+                let mut user = User::new(&first_id(rng), now);
                 let name = format!("inserted.{}", rng.u32(..));
                 user.set(&Values::new().with(Column::UserName, name));
                 directory.insert(user, now);
@@ -92,6 +98,11 @@ pub(super) fn happen(
                 for id in ids {
                     directory.undelete(&id, now);
                 }
+                let groups = directory.deleted_groups();
+                let groups: Vec<String> = groups.into_iter().map(str::to_owned).collect();
+                for id in groups {
+                    directory.undelete_group(&id, now);
+                }
             }
             Effect::RolledBack { seconds } => {
                 directory.roll_back(now - at_most_a_decade(*seconds));
@@ -99,7 +110,12 @@ pub(super) fn happen(
             Effect::Cloned { seed } => {
                 let mut rng = fastrand::Rng::with_seed(*seed);
                 let other = organisation(directory.users().len(), true, now, &mut rng);
-                *directory = Directory::new(other.users, other.names);
+                let groups = GroupOptions {
+                    groups: directory.groups().len(),
+                    largest: 0,
+                    odd: true,
+                };
+                *directory = other.into_directory(&groups, *seed, now);
             }
             _ => {}
         }
@@ -145,6 +161,11 @@ fn tangle(directory: &mut Directory, now: Timestamp) {
     }
 }
 
+/// A hexadecimal id that starts with so many zeros that it is before all others.
+fn first_id(rng: &mut fastrand::Rng) -> String {
+    format!("00000000{:024x}", rng.u128(..) >> 32)
+}
+
 /// A script may say any number; time has an end.
 fn at_most_a_decade(seconds: u64) -> Duration {
     Duration::from_secs(seconds.min(10 * 365 * 24 * 3_600))
@@ -158,7 +179,7 @@ fn among(directory: &Directory, share: f64) -> Vec<Box<str>> {
     directory
         .users()
         .iter()
-        .filter(|user| is_among(user, share))
+        .filter(|user| is_among(&user.sys_id, share))
         .map(|user| user.sys_id.clone())
         .collect()
 }

@@ -16,12 +16,14 @@ mod error;
 mod faults;
 mod filter;
 mod generate;
+mod group;
 mod headers;
 mod in_process;
 mod instead;
 mod json;
 mod limits;
 mod list;
+mod membership;
 mod message;
 mod mishap;
 mod patch;
@@ -30,6 +32,7 @@ mod query;
 mod render;
 mod requests;
 mod resource;
+mod resource_type;
 mod route;
 mod row;
 mod schemas;
@@ -53,8 +56,10 @@ pub use column::Column;
 pub use directory::{Directory, Stamp};
 pub use effect::{Effect, Poison, StampForm};
 pub use faults::{Fault, Fired};
+pub use group::{Group, GroupValues};
 pub use in_process::InProcess;
 pub use limits::RateRule;
+pub use membership::{Member, MemberKind};
 pub use message::{Delivery, Incoming, Reply};
 pub use requests::Logged;
 pub use route::RequestKind;
@@ -71,15 +76,22 @@ use answer::Core;
 pub struct Options {
     /// Users at the start.
     pub users: usize,
+    /// Groups at the start, [`Options::largest_group`] apart.
+    pub groups: usize,
+    /// The members of one more group, at most all users; 0 is none such.
+    pub largest_group: usize,
+    /// Whether a PATCH of a group is answered with 204: the property "Enable Group Patch API response with
+    /// No Content", which is off unless somebody turns it on.
+    pub group_patch_no_content: bool,
     /// What everything that is drawn by lot comes from.
     pub seed: u64,
-    /// Whether there are odd records: twins, cycles, missing names, ids set by hand.
+    /// Whether there are odd records: twins, cycles, missing names, ids set by hand, members who are gone.
     pub odd: bool,
     /// Accounts and tokens.
     pub auth: AuthRules,
     /// A rate limit rule; real instances have none unless somebody makes one.
     pub rate_limit: Option<RateRule>,
-    /// Changes of the directory a minute.
+    /// Changes of users a minute; with each something changes in a group.
     pub churn_per_minute: u32,
     /// How long each answer takes.
     pub latency: Duration,
@@ -91,6 +103,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             users: 1_000,
+            groups: 40,
+            largest_group: 0,
+            group_patch_no_content: false,
             seed: 1,
             odd: true,
             auth: AuthRules::default(),
@@ -191,7 +206,7 @@ impl Sandbox {
     /// A user as the instance shows him, in JSON.
     #[must_use]
     pub fn user_json(&self, id: &str) -> Option<String> {
-        self.core().user_json(id)
+        self.core().json::<User>(id)
     }
 
     /// Creates a user and gives his id.
@@ -235,7 +250,7 @@ impl Sandbox {
         self.edit(|core, now| core.directory.delete(id, now))
     }
 
-    /// Recovers a deleted user under the same id (facts page, Q23).
+    /// Recovers a deleted user under the same id, with what he was a member of (facts page, Q23).
     pub fn undelete(&self, id: &str) -> bool {
         self.edit(|core, now| core.directory.undelete(id, now))
     }
@@ -251,12 +266,13 @@ impl Sandbox {
         self.edit(|core, _| core.directory.delete_name(table, id))
     }
 
-    /// Sets the users back to what they were at that time, stamps included (facts page, Q18).
+    /// Sets users, groups and memberships back to what they were at that time, stamps included (facts page,
+    /// Q18).
     pub fn roll_back(&self, ago: Duration) {
         self.edit(|core, now| core.directory.roll_back(now - ago));
     }
 
-    /// Shows these bytes in place of a user's resource, or the resource again.
+    /// Shows these bytes in place of the resource of a user or a group, or the resource again.
     pub fn show_raw(&self, id: &str, raw: Option<Vec<u8>>) {
         let mut core = self.core();
         match raw {
@@ -281,6 +297,63 @@ impl Sandbox {
         let mut core = self.core();
         core.catch_up(now);
         change(&mut core, now)
+    }
+}
+
+/// Groups as an administrator of the instance edits them.
+impl Sandbox {
+    /// The ids of all groups, in the order of the key.
+    #[must_use]
+    pub fn group_ids(&self) -> Vec<String> {
+        self.with_directory(|directory| {
+            let ids = directory.groups().iter();
+            ids.map(|group| group.sys_id.to_string()).collect()
+        })
+    }
+
+    /// A group as the instance shows it, in JSON.
+    #[must_use]
+    pub fn group_json(&self, id: &str) -> Option<String> {
+        self.core().json::<Group>(id)
+    }
+
+    /// Creates a group without members and gives its id.
+    pub fn create_group(&self, values: &GroupValues) -> String {
+        self.edit(|core, now| {
+            let id = generate::sys_id(&mut core.ids);
+            core.create_group(&id, values, now);
+            id
+        })
+    }
+
+    /// Creates a group under an id set by hand, or replaces the one that has it; its members stay.
+    pub fn create_group_as(&self, id: &str, values: &GroupValues) {
+        self.edit(|core, now| core.create_group(id, values, now));
+    }
+
+    /// Sets columns of a group; the stamp moves if anything of `sys_user_group` changed. `false` if there
+    /// is no such group.
+    pub fn update_group(&self, id: &str, values: &GroupValues) -> bool {
+        self.edit(|core, now| {
+            let directory = &mut core.directory;
+            directory.update_group(id, values, Stamp::Ruled, now)
+        })
+    }
+
+    /// Deletes a group for good, with its memberships.
+    pub fn delete_group(&self, id: &str) -> bool {
+        self.edit(|core, now| core.directory.delete_group(id, now))
+    }
+
+    /// Recovers a deleted group under the same id, with its memberships.
+    pub fn undelete_group(&self, id: &str) -> bool {
+        self.edit(|core, now| core.directory.undelete_group(id, now))
+    }
+
+    /// Takes members out of a group and then adds those that are not in it, whether they exist or not. No
+    /// stamp moves. `false` if there is no such group.
+    pub fn change_members(&self, id: &str, leave: &[Member], join: &[Member]) -> bool {
+        self.edit(|core, now| core.directory.change_members(id, leave, join, now))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::column::{CORE_USER, below_urn};
 use super::error::Refusal;
+use super::group::CORE_GROUP;
 
 /// Which members are shown. `schemas` and `id` always are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,12 @@ impl Projection {
             }
         }
     }
+
+    /// Whether the member at `path` is asked for by its name, or a part of it.
+    #[must_use]
+    pub(super) fn names(&self, path: &str) -> bool {
+        matches!(self, Self::Only(_)) && self.shows(path)
+    }
 }
 
 /// Whether `path` is `whole` or a part of it.
@@ -67,6 +74,7 @@ fn paths(list: &str) -> BTreeSet<String> {
         .filter(|path| !path.is_empty())
         .map(|path| {
             below_urn(path, CORE_USER)
+                .or_else(|| below_urn(path, CORE_GROUP))
                 .unwrap_or(path)
                 .to_ascii_lowercase()
         })

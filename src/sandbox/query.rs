@@ -212,12 +212,12 @@ pub(super) fn find<'a, T: Record>(
 /// Finds users. `externalId eq "…"` falls back to the user name, then to the mail address (facts
 /// page, section 5.2).
 pub(super) fn find_users<'a>(
-    rows: &'a [Arc<User>],
-    directory: &Directory,
+    directory: &'a Directory,
     filter: Option<&Filter>,
     sort: Option<Sort>,
     visible: Option<&dyn Fn(&User) -> bool>,
 ) -> Found<'a, User> {
+    let rows = directory.users();
     let found = find(rows, directory, filter, sort, visible);
     let Some(value) = filter.and_then(Filter::lone_external_id) else {
         return found;

@@ -1,5 +1,7 @@
 //! Rows as the JSON that an instance shows: the order of samples, nothing for what has no value,
-//! labels read at query time (facts page, sections 8 and 9.2).
+//! labels read at query time (facts page, sections 8 and 9).
+
+mod groups;
 
 use std::borrow::Cow;
 
@@ -7,6 +9,7 @@ use jiff::Timestamp;
 
 use super::column::{CORE_USER, Column, SERVICENOW_USER};
 use super::directory::Directory;
+use super::effect::Effect;
 use super::json::{self, Object};
 use super::projection::Projection;
 use super::row::{Named, User};
@@ -16,11 +19,32 @@ use super::table::Table;
 #[derive(Clone, Copy)]
 pub(super) struct Renderer<'a> {
     /// Where labels are read.
-    pub directory: &'a Directory,
+    directory: &'a Directory,
     /// `https://…/api/now/scim`: what links start with.
-    pub base: &'a str,
+    base: &'a str,
     /// What is shown.
-    pub projection: &'a Projection,
+    projection: &'a Projection,
+    /// Whether users show their memberships.
+    memberships: bool,
+}
+
+impl<'a> Renderer<'a> {
+    /// Shows what `projection` lets through. Memberships are in no sample of a user, so that they are
+    /// left out unless they are asked for, or an effect shows them (section 8.1).
+    pub(super) fn new(
+        directory: &'a Directory,
+        base: &'a str,
+        projection: &'a Projection,
+        effects: &[Effect],
+    ) -> Self {
+        let memberships = projection.names("groups") || effects.contains(&Effect::MembershipsShown);
+        Self {
+            directory,
+            base,
+            projection,
+            memberships,
+        }
+    }
 }
 
 impl Renderer<'_> {
@@ -58,6 +82,9 @@ impl Renderer<'_> {
                 o.literal("active", user.active);
             }
             self.multi_valued(o, user);
+            if self.memberships && self.shows("groups") {
+                self.groups_of(o, user);
+            }
             self.extension(o, user);
         });
     }
@@ -167,38 +194,39 @@ impl Renderer<'_> {
                 ("manager", Column::Manager, "Users"),
                 ("location", Column::Location, "Locations"),
             ] {
-                if !user.get(column).is_empty() {
-                    self.reference(extension, name, user, column, endpoint);
+                let id = user.get(column);
+                if !id.is_empty() {
+                    let label = self.directory.label(user, column).unwrap_or_default();
+                    let path = (SERVICENOW_USER, name);
+                    self.reference(extension, path, (endpoint, id), &label);
                 }
             }
         });
     }
 
+    /// What points to another record: its id, its label, its link.
     fn reference(
         &self,
         extension: &mut Object<'_>,
-        name: &str,
-        user: &User,
-        column: Column,
-        endpoint: &str,
+        (urn, name): (&str, &str),
+        (endpoint, id): (&str, &str),
+        label: &str,
     ) {
-        let id = user.get(column);
         let path = match self.projection {
             Projection::All => String::new(),
-            _ => format!("{SERVICENOW_USER}:{name}"),
+            _ => format!("{urn}:{name}"),
         };
         if !self.shows(&path) {
             return;
         }
-        let label = self.directory.label(user, column).unwrap_or_default();
-        let label_name = if column == Column::Manager {
+        let label_name = if name == "manager" {
             "displayName"
         } else {
             "name"
         };
         extension.object(name, |reference| {
             self.part(reference, &path, '.', "value", id);
-            self.part(reference, &path, '.', label_name, &label);
+            self.part(reference, &path, '.', label_name, label);
             self.part(reference, &path, '.', "$ref", &self.link(endpoint, id));
         });
     }
@@ -300,11 +328,8 @@ mod tests {
     #[test]
     fn resources_are_those_of_the_facts_page_to_the_byte() {
         let directory = directory();
-        let renderer = Renderer {
-            directory: &directory,
-            base: "https://example-dev.service-now.com/api/now/scim",
-            projection: &Projection::All,
-        };
+        let base = "https://example-dev.service-now.com/api/now/scim";
+        let renderer = Renderer::new(&directory, base, &Projection::All, &[]);
         let shown = |id: &str| {
             let mut out = Vec::new();
             renderer.user(directory.user(id).unwrap(), &mut out);

@@ -12,6 +12,8 @@ pub(super) enum Target {
     Revoke,
     /// `/Users`, or one of them.
     Users(Option<String>),
+    /// `/Groups`, or one of them.
+    Groups(Option<String>),
     /// `/Departments` and the like, or one of them.
     Named(Table, Option<String>),
     /// `/ServiceProviderConfig`.
@@ -83,6 +85,7 @@ impl Target {
         let one = one.filter(|id| !id.is_empty());
         match endpoint.as_str() {
             "Users" => Self::Users(one),
+            "Groups" => Self::Groups(one),
             "ServiceProviderConfig" if one.is_none() => Self::Config,
             "ResourceTypes" => Self::ResourceTypes(one),
             "Schemas" => Self::Schemas(one),
@@ -93,15 +96,29 @@ impl Target {
         }
     }
 
+    /// Whether it is a resource, which needs a log-in.
+    #[must_use]
+    pub(super) fn is_resource(&self) -> bool {
+        matches!(self, Self::Users(_) | Self::Groups(_) | Self::Named(..))
+    }
+
+    /// Whether it is `/Groups`, or one of them.
+    #[must_use]
+    pub(super) fn is_groups(&self) -> bool {
+        matches!(self, Self::Groups(_))
+    }
+
     /// What a request for it is.
     #[must_use]
     pub(super) fn kind(&self, incoming: &Incoming) -> RequestKind {
         let reads = incoming.method == http::Method::GET;
         match self {
             Self::Token | Self::Revoke => RequestKind::Token,
-            Self::Users(_) | Self::Named(..) if !reads => RequestKind::Write,
-            Self::Users(None) | Self::Named(_, None) => RequestKind::List,
-            Self::Users(Some(_)) | Self::Named(_, Some(_)) => RequestKind::Get,
+            Self::Users(_) | Self::Groups(_) | Self::Named(..) if !reads => RequestKind::Write,
+            Self::Users(None) | Self::Groups(None) | Self::Named(_, None) => RequestKind::List,
+            Self::Users(Some(_)) | Self::Groups(Some(_)) | Self::Named(_, Some(_)) => {
+                RequestKind::Get
+            }
             Self::Config | Self::ResourceTypes(_) | Self::Schemas(_) => RequestKind::Discovery,
             Self::NoApi | Self::Page => RequestKind::Other,
         }
@@ -139,6 +156,11 @@ mod tests {
             ("/api/now/scim/Users", Target::Users(None)),
             ("/api/now/scim/Users/", Target::Users(None)),
             ("/api/now/v2/scim/Users/3f1c", users("3f1c")),
+            ("/api/now/scim/Groups", Target::Groups(None)),
+            (
+                "/api/now/scim/Groups/7e44",
+                Target::Groups(Some("7e44".into())),
+            ),
             ("/api/now/scim/Users/a%2Fb%20c%zz", users("a/b c%zz")),
             (
                 "/api/now/scim/Departments",

@@ -93,13 +93,7 @@ impl User {
             self.active = active;
         }
         for (&column, text) in &values.text {
-            let text = match column.max_chars() {
-                Some(most) => match text.char_indices().nth(most) {
-                    Some((end, _)) => &text[..end],
-                    None => text,
-                },
-                None => text,
-            };
+            let text = at_most(column.max_chars(), text);
             let place = &mut self.text[column as usize];
             if **place != *text {
                 *place = text.into();
@@ -187,6 +181,12 @@ impl Record for Named {
     fn sortable(path: &str) -> Option<Attribute> {
         Self::filterable(path)
     }
+}
+
+/// The start of a text, as long as its column is.
+pub(super) fn at_most(most: Option<usize>, text: &str) -> &str {
+    let end = most.and_then(|most| text.char_indices().nth(most));
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 /// Stamps have a resolution of one second (facts page, section 15).

@@ -2,6 +2,7 @@
 //! much of which it cannot store (facts page, section 9.3).
 
 use super::column::{CORE_USER, ENTERPRISE_USER, SERVICENOW_USER};
+use super::group::CORE_GROUP;
 use super::json::Object;
 use super::table::Table;
 
@@ -38,7 +39,12 @@ impl Schema {
     /// All that are advertised.
     #[must_use]
     pub(super) fn all() -> Vec<Self> {
-        let mut all = vec![core_user(), enterprise_user(), servicenow_user()];
+        let mut all = vec![
+            core_user(),
+            enterprise_user(),
+            servicenow_user(),
+            core_group(),
+        ];
         all.extend(Table::ALL.map(|table| Self {
             urn: table.schema(),
             name: table.resource_type(),
@@ -302,6 +308,34 @@ fn servicenow_user() -> Schema {
             // As in the enterprise extension (RFC 7643 section 8.7.1).
             to("manager", "displayName", person),
             name_of("location", &["Location"]),
+        ],
+    }
+}
+
+fn core_group() -> Schema {
+    let text = Attribute::text;
+    let immutable = |attribute: Attribute| Attribute {
+        mutability: "immutable",
+        ..attribute
+    };
+    Schema {
+        urn: CORE_GROUP,
+        name: "Group",
+        description: "Group",
+        attributes: vec![
+            Attribute {
+                uniqueness: "server",
+                ..text("displayName").required()
+            },
+            Attribute::complex(
+                "members",
+                vec![
+                    immutable(text("value")),
+                    immutable(Attribute::of("$ref", Kind::Link(&["User", "Group"]))),
+                    text("display").read_only(),
+                ],
+            )
+            .many(),
         ],
     }
 }

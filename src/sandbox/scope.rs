@@ -31,6 +31,7 @@ impl Effect {
             | Self::SemaphoreFull
             | Self::Unauthorized
             | Self::RoleMissing
+            | Self::GroupsForbidden
             | Self::ScopeMissing
             | Self::PluginInactive { .. }
             | Self::Cancelled
@@ -74,16 +75,25 @@ impl Effect {
             | Self::Twins
             | Self::ManagersTangled
             | Self::Edited { .. }
+            | Self::MemberVanished
+            | Self::GroupsTangled
+            | Self::GroupRenamed
+            | Self::GroupRemade
             | Self::RolledBack { .. }
             | Self::Cloned { .. } => LISTS,
             Self::InactiveHidden
             | Self::RowsHidden { .. }
             | Self::RowsHiddenAfterCut { .. }
             | Self::UsersHidden { .. }
+            | Self::GroupsUnreadable { .. }
             | Self::NodeBehind { .. } => READS,
             // A customised response is one to a write as well (section 2).
             Self::PoisonedRow { .. }
             | Self::AttributeHidden { .. }
+            | Self::GroupsBlanked { .. }
+            | Self::MembersCut { .. }
+            | Self::MembersEmpty { .. }
+            | Self::MembershipsShown
             | Self::EmptyForms
             | Self::MembersShuffled
             | Self::CoreSchemaFirst
@@ -95,5 +105,22 @@ impl Effect {
             | Self::StampForm { .. }
             | Self::LinksElsewhere { .. } => SCIM,
         }
+    }
+
+    /// Whether it shows itself in requests for groups alone, whatever a fault says.
+    #[must_use]
+    pub fn is_about_groups(&self) -> bool {
+        matches!(
+            self,
+            Self::GroupsForbidden
+                | Self::GroupsUnreadable { .. }
+                | Self::GroupsBlanked { .. }
+                | Self::MembersCut { .. }
+                | Self::MembersEmpty { .. }
+                | Self::MemberVanished
+                | Self::GroupsTangled
+                | Self::GroupRenamed
+                | Self::GroupRemade
+        )
     }
 }

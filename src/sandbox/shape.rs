@@ -1,17 +1,17 @@
-//! Users in shapes that customised or poisoned answers have (facts page, sections 2 and 17). Without
-//! such an effect a user is written as it stands.
+//! Users and groups in shapes that customised, poisoned or curtailed answers have (facts page, sections 2,
+//! 13.4 and 17). Without such an effect a resource is written as it stands.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::column::{CORE_USER, SERVICENOW_USER};
 use super::effect::{Effect, Poison, StampForm};
 use super::json;
 use super::render::Renderer;
-use super::row::User;
+use super::resource_type::Resource;
+use super::sight::names;
 
-/// How users are written in one answer.
+/// How resources are written in one answer.
 pub(super) struct Shape<'a> {
     /// Whole resources, as raw bytes, that are shown for these ids.
     pub raw: &'a BTreeMap<String, Vec<u8>>,
@@ -22,17 +22,22 @@ pub(super) struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    /// Writes a user.
-    pub(super) fn user(&mut self, renderer: &Renderer<'_>, user: &User, out: &mut Vec<u8>) {
-        if let Some(raw) = self.raw.get(&*user.sys_id) {
+    /// Writes a user or a group.
+    pub(super) fn resource<T: Resource>(
+        &mut self,
+        renderer: &Renderer<'_>,
+        row: &T,
+        out: &mut Vec<u8>,
+    ) {
+        if let Some(raw) = self.raw.get(row.sys_id()) {
             out.extend_from_slice(raw);
             return;
         }
         let start = out.len();
-        renderer.user(user, out);
+        row.show(renderer, out);
         for effect in self.effects {
             match effect {
-                Effect::PoisonedRow { id, with } if **id == *user.sys_id => {
+                Effect::PoisonedRow { id, with } if id == row.sys_id() => {
                     let poisoned = poison(&out[start..], *with);
                     out.truncate(start);
                     out.extend_from_slice(&poisoned);
@@ -46,7 +51,7 @@ impl Shape<'_> {
             let mut shuffled = false;
             for effect in self.effects {
                 shuffled |= *effect == Effect::MembersShuffled;
-                reshape(&mut resource, effect);
+                reshape::<T>(&mut resource, row.sys_id(), effect);
             }
             out.truncate(start);
             write(
@@ -71,33 +76,29 @@ fn is_shape(effect: &Effect) -> bool {
             | Effect::MemberAdded { .. }
             | Effect::StampForm { .. }
             | Effect::AttributeHidden { .. }
+            | Effect::GroupsBlanked { .. }
+            | Effect::MembersCut { .. }
+            | Effect::MembersEmpty { .. }
     )
 }
 
-fn reshape(resource: &mut Map<String, Value>, effect: &Effect) {
+fn reshape<T: Resource>(resource: &mut Map<String, Value>, row: &str, effect: &Effect) {
     match effect {
         Effect::EmptyForms => {
-            for (name, empty) in [
-                ("externalId", Value::from("")),
-                ("title", Value::Null),
-                ("name", Value::Object(Map::new())),
-                ("emails", Value::Array(Vec::new())),
-                ("phoneNumbers", Value::Null),
-                ("addresses", Value::Array(Vec::new())),
-                (SERVICENOW_USER, Value::Object(Map::new())),
-            ] {
-                resource.entry(name).or_insert(empty);
+            for (name, empty) in T::EMPTY_FORMS {
+                let empty = serde_json::from_str(empty).unwrap_or_default();
+                resource.entry(*name).or_insert(empty);
             }
         }
         Effect::CoreSchemaFirst => {
             if let Some(Value::Array(schemas)) = resource.get_mut("schemas") {
-                schemas.sort_by_key(|urn| *urn != CORE_USER);
+                schemas.sort_by_key(|urn| *urn != T::CORE);
             }
         }
-        Effect::PlainReferences => each_reference(resource, |reference| {
+        Effect::PlainReferences => each_reference::<T>(resource, |reference| {
             reference.get("value").cloned().unwrap_or_default()
         }),
-        Effect::DisplayLabels => each_reference(resource, |reference| {
+        Effect::DisplayLabels => each_reference::<T>(resource, |reference| {
             let mut renamed = reference.clone();
             for name in ["name", "displayName"] {
                 if let Some(label) = renamed.remove(name) {
@@ -126,15 +127,26 @@ fn reshape(resource: &mut Map<String, Value>, effect: &Effect) {
                 }
             }
         }
-        Effect::AttributeHidden { attribute } => hide(resource, attribute),
+        Effect::AttributeHidden { attribute } => hide::<T>(resource, attribute),
+        Effect::GroupsBlanked { ids } if names(ids, row) => {
+            resource.retain(|name, _| ["schemas", "id", "meta"].contains(&name.as_str()));
+        }
+        Effect::MembersCut { most, ids } if names(ids, row) => {
+            if let Some(Value::Array(members)) = resource.get_mut("members") {
+                members.truncate(*most);
+            }
+        }
+        Effect::MembersEmpty { ids } if names(ids, row) => {
+            resource.remove("members");
+        }
         _ => {}
     }
 }
 
 /// Takes an attribute away: `title`, `name.givenName`, `urn:…:User:department`.
-fn hide(resource: &mut Map<String, Value>, attribute: &str) {
-    let (whole, part) = match attribute.strip_prefix(SERVICENOW_USER) {
-        Some(part) => (SERVICENOW_USER, part.strip_prefix(':')),
+fn hide<T: Resource>(resource: &mut Map<String, Value>, attribute: &str) {
+    let (whole, part) = match attribute.strip_prefix(T::EXTENSION) {
+        Some(part) => (T::EXTENSION, part.strip_prefix(':')),
         None => match attribute.split_once('.') {
             Some((whole, part)) => (whole, Some(part)),
             None => (attribute, None),
@@ -155,12 +167,12 @@ fn hide(resource: &mut Map<String, Value>, attribute: &str) {
     }
 }
 
-fn each_reference(
+fn each_reference<T: Resource>(
     resource: &mut Map<String, Value>,
     change: impl Fn(&Map<String, Value>) -> Value,
 ) {
     let extension = resource
-        .get_mut(SERVICENOW_USER)
+        .get_mut(T::EXTENSION)
         .and_then(Value::as_object_mut);
     for value in extension.into_iter().flat_map(Map::values_mut) {
         if let Value::Object(reference) = value {
@@ -249,6 +261,7 @@ fn write(value: &Value, mut rng: Option<&mut fastrand::Rng>, out: &mut Vec<u8>) 
 
 #[cfg(test)]
 mod tests {
+    use super::super::column::SERVICENOW_USER;
     use super::super::testbed::{Answered, Testbed};
     use super::super::{Column, Values};
     use super::*;

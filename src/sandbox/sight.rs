@@ -1,12 +1,13 @@
-//! What the account sees of the users: rows hidden by rules and access lists (facts page, section
-//! 13.4), before a page is cut or after.
+//! What the account sees of users and groups: rows hidden by rules and access lists (facts page,
+//! section 13.4), before a page is cut or after.
 
 use std::collections::BTreeSet;
 
 use super::effect::Effect;
-use super::row::User;
+use super::error::Refusal;
+use super::resource_type::Resource;
 
-/// Who is hidden in one request.
+/// What is hidden in one request.
 #[derive(Debug, Default)]
 pub(super) struct Sight<'a> {
     inactive: bool,
@@ -15,6 +16,7 @@ pub(super) struct Sight<'a> {
     unlisted: Vec<f64>,
     unlisted_ids: BTreeSet<&'a str>,
     after_cut: Vec<f64>,
+    unreadable: Vec<(&'a [String], u16)>,
 }
 
 impl<'a> Sight<'a> {
@@ -34,6 +36,7 @@ impl<'a> Sight<'a> {
                 Effect::UsersHidden { ids } => {
                     sight.ids.extend(ids.iter().map(String::as_str));
                 }
+                Effect::GroupsUnreadable { ids, status } => sight.unreadable.push((ids, *status)),
                 _ => {}
             }
         }
@@ -46,49 +49,70 @@ impl<'a> Sight<'a> {
         !self.inactive && self.ids.is_empty() && self.shares.is_empty() && self.unlisted.is_empty()
     }
 
-    /// Whether a list counts this user.
+    /// Whether a list counts this row.
     #[must_use]
-    pub(super) fn lists(&self, user: &User) -> bool {
-        self.allows(user)
-            && !within(&self.unlisted, user)
-            && !self.unlisted_ids.contains(&*user.sys_id)
+    pub(super) fn lists<T: Resource>(&self, row: &T) -> bool {
+        self.allows(row)
+            && !within(&self.unlisted, row.sys_id())
+            && !self.unlisted_ids.contains(row.sys_id())
     }
 
-    /// Whether a list shows this user once it has counted him.
+    /// Whether a list shows this row once it has counted it.
     #[must_use]
-    pub(super) fn shows(&self, user: &User) -> bool {
-        !within(&self.after_cut, user)
+    pub(super) fn shows<T: Resource>(&self, row: &T) -> bool {
+        !within(&self.after_cut, row.sys_id()) && self.refusal(row).is_none()
     }
 
-    /// Whether asking by id finds this user.
+    /// Why asking by id does not give this row; `None` if it does.
     #[must_use]
-    pub(super) fn finds(&self, user: &User) -> bool {
-        self.allows(user) && self.shows(user)
+    pub(super) fn refusal<T: Resource>(&self, row: &T) -> Option<Refusal> {
+        let id = row.sys_id();
+        if !self.allows(row) || within(&self.after_cut, id) {
+            return Some(not_found::<T>(id));
+        }
+        let unreadable = self.unreadable.iter();
+        let status = unreadable
+            .filter(|(ids, _)| names(ids, id))
+            .map(|(_, status)| *status)
+            .next()?;
+        Some(match status {
+            404 => not_found::<T>(id),
+            other => Refusal::platform(other, "User Not Authorized", None),
+        })
     }
 
-    fn allows(&self, user: &User) -> bool {
-        (user.active || !self.inactive)
-            && !self.ids.contains(&*user.sys_id)
-            && !within(&self.shares, user)
+    fn allows<T: Resource>(&self, row: &T) -> bool {
+        (row.is_active() || !self.inactive)
+            && !self.ids.contains(row.sys_id())
+            && !within(&self.shares, row.sys_id())
     }
 }
 
-/// Whether a user is among a share of all users: the same ones every time.
+/// What asking for a key that there is not is answered, and for one that may not be seen (section 11.1).
 #[must_use]
-pub(super) fn is_among(user: &User, share: f64) -> bool {
+pub(super) fn not_found<T: Resource>(id: &str) -> Refusal {
+    Refusal::scim(404, None, format!("{} not found {id}", T::TYPE))
+}
+
+/// Whether a list of ids in a fault means this one; an empty list means all.
+#[must_use]
+pub(super) fn names(ids: &[String], id: &str) -> bool {
+    ids.is_empty() || ids.iter().any(|one| one == id)
+}
+
+/// Whether a row is among a share of all rows: the same ones every time.
+#[must_use]
+pub(super) fn is_among(id: &str, share: f64) -> bool {
     // FNV-1a: stable between versions of the compiler.
-    let hash = user
-        .sys_id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let place = u32::try_from(hash >> 32).unwrap_or_default();
     f64::from(place) / f64::from(u32::MAX) < share || share >= 1.0
 }
 
-fn within(shares: &[f64], user: &User) -> bool {
-    shares.iter().any(|share| is_among(user, *share))
+fn within(shares: &[f64], id: &str) -> bool {
+    shares.iter().any(|share| is_among(id, *share))
 }
 
 #[cfg(test)]

@@ -142,6 +142,9 @@ pub(super) const SITES: &[&str] = &[
     " Online",
 ];
 
+/// What a group of a department is there for: behind the department's name.
+pub(super) const DUTIES: &[&str] = &["", " Support", " Approvers", " On Call", " Change Board"];
+
 /// Cities: name, country, time zone as it is stored (not always an IANA name), language.
 pub(super) const CITIES: &[(&str, &str, &str, &str)] = &[
     ("Oslo", "NO", "Europe/Oslo", "en"),
