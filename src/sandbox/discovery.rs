@@ -150,3 +150,45 @@ fn meta(o: &mut Object<'_>, resource_type: &str, location: &str) {
         meta.text("location", location);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::Testbed;
+
+    #[test]
+    fn six_resource_types_and_eight_schemas_are_advertised() {
+        let bed = Testbed::of(0);
+        let types = bed.get("/ResourceTypes");
+        assert_eq!(
+            types.ids(),
+            [
+                "User",
+                "Group",
+                "Company",
+                "CostCenter",
+                "Department",
+                "Location"
+            ]
+        );
+        let group = bed.get("/ResourceTypes/Group").json;
+        assert_eq!(group, types.rows()[1]);
+        assert_eq!(group["endpoint"], "/Groups");
+        assert!(group.get("schemaExtensions").is_none());
+
+        let schemas = bed.get("/Schemas");
+        assert_eq!((schemas.total(), schemas.rows().len()), (8, 8));
+        let urn = group["schema"].as_str().unwrap();
+        let schema = bed.get(&format!("/Schemas/{urn}")).json;
+        assert!(schemas.rows().contains(&schema));
+        for (place, name) in ["displayName", "members"].into_iter().enumerate() {
+            let attribute = &schema["attributes"][place];
+            assert_eq!(attribute["name"], name);
+            for field in ["multiValued", "required", "caseExact"] {
+                assert!(attribute[field].is_boolean(), "{name} {field}");
+            }
+            for field in ["description", "mutability", "returned", "uniqueness"] {
+                assert!(attribute[field].is_string(), "{name} {field}");
+            }
+        }
+    }
+}

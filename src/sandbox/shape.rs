@@ -413,4 +413,116 @@ mod tests {
         bed.sandbox.show_raw(&id, None);
         assert_eq!(bed.get(&format!("/Users/{id}")).json["id"], id);
     }
+
+    /// Two groups of three members each, as an effect shows the first and the second.
+    fn shaped_groups(effect: impl Fn(Vec<String>) -> Effect) -> [(Value, Value); 2] {
+        let bed = Testbed::with(super::super::Options {
+            users: 9,
+            groups: 0,
+            odd: false,
+            ..super::super::Options::default()
+        });
+        let user = |id: &String| super::super::Member::user(id);
+        let members: Vec<_> = bed.sandbox.ids()[..3].iter().map(user).collect();
+        let company = bed.get("/Companies").rows()[0]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        for id in ["a", "b"] {
+            let values = super::super::GroupValues {
+                company: Some(company.clone()),
+                ..super::super::GroupValues::named(id)
+            };
+            bed.sandbox.create_group_as(id, &values);
+            bed.sandbox.change_members(id, &[], &members);
+        }
+        ["a", "b"].map(|id| {
+            bed.sandbox.set_faults(Vec::new());
+            let before = bed.group(id);
+            bed.fault(effect(vec!["a".to_owned()]));
+            let page = bed.groups("");
+            let listed = page.rows().iter().find(|row| row["id"] == id).unwrap();
+            assert_eq!(bed.group(id), *listed);
+            assert_eq!(bed.sandbox.fired()[0].times, 2);
+            // Users are shown as they are.
+            assert!(
+                bed.list("")
+                    .rows()
+                    .iter()
+                    .all(|user| user["userName"].is_string())
+            );
+            assert_eq!(bed.sandbox.fired()[0].times, 2);
+            (before, listed.clone())
+        })
+    }
+
+    #[test]
+    fn groups_lose_members_or_all_that_they_have() {
+        let n_members = |group: &Value| group["members"].as_array().map(Vec::len);
+        let [(before, cut), (other, same)] =
+            shaped_groups(|ids| Effect::MembersCut { most: 2, ids });
+        assert_eq!((n_members(&before), n_members(&cut)), (Some(3), Some(2)));
+        assert_eq!(cut["members"][0], before["members"][0]);
+        assert_eq!(other, same);
+
+        let [(mut before, empty), (other, same)] =
+            shaped_groups(|ids| Effect::MembersEmpty { ids });
+        before.as_object_mut().unwrap().remove("members");
+        assert_eq!((before, other), (empty, same));
+
+        let [(before, blank), (other, same)] = shaped_groups(|ids| Effect::GroupsBlanked { ids });
+        let keys: Vec<&String> = blank.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["id", "meta", "schemas"]);
+        assert_eq!((&before["meta"], &other), (&blank["meta"], &same));
+
+        // None named means all.
+        let [_, (_, cut)] = shaped_groups(|_| Effect::MembersCut {
+            most: 0,
+            ids: Vec::new(),
+        });
+        assert_eq!(n_members(&cut), Some(0));
+    }
+
+    #[test]
+    fn groups_have_the_shapes_of_customised_answers_as_well() {
+        use super::super::group::SERVICENOW_GROUP;
+
+        let first = |effect: Effect| {
+            let bed = Testbed::with(super::super::Options {
+                users: 40,
+                groups: 1,
+                odd: false,
+                ..super::super::Options::default()
+            });
+            let id = bed.sandbox.group_ids()[0].clone();
+            let company = bed.get("/Companies").rows()[0]["id"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            let values = super::super::GroupValues {
+                company: Some(company),
+                external_id: Some(String::new()),
+                ..super::super::GroupValues::default()
+            };
+            bed.sandbox.update_group(&id, &values);
+            bed.fault(effect);
+            bed.group(&id)
+        };
+        assert_eq!(first(Effect::EmptyForms)["externalId"], "");
+        let company = |group: &Value| group[SERVICENOW_GROUP]["company"].clone();
+        assert!(company(&first(Effect::PlainReferences)).is_string());
+        assert!(company(&first(Effect::DisplayLabels))["display"].is_string());
+        let hidden = |attribute: &str| {
+            first(Effect::AttributeHidden {
+                attribute: attribute.into(),
+            })
+        };
+        assert!(hidden("members").get("members").is_none());
+        assert!(
+            hidden("members.display")["members"][0]
+                .get("display")
+                .is_none()
+        );
+        assert!(company(&hidden(&format!("{SERVICENOW_GROUP}:company"))).is_null());
+    }
 }

@@ -189,4 +189,64 @@ mod tests {
         }
         assert_eq!(bed.get("/Users/zzz").json["id"], ids[0]);
     }
+
+    #[test]
+    fn groups_are_forbidden_or_cannot_be_read_while_users_can() {
+        let bed = Testbed::with(super::super::Options {
+            users: 20,
+            groups: 10,
+            odd: false,
+            ..super::super::Options::default()
+        });
+        let ids = bed.sandbox.group_ids();
+        let status = |target: &str| bed.get(target).status;
+        let one = |place: usize| format!("/Groups/{}", ids[place]);
+
+        bed.fault(Effect::GroupsForbidden);
+        let refused = bed.get("/Groups");
+        assert_eq!(refused.status, 403);
+        assert_eq!(refused.json["error"]["message"], "User Not Authorized");
+        assert_eq!(status(&one(0)), 403);
+        let post = bed.write(http::Method::POST, "/Groups", &serde_json::json!({}));
+        assert_eq!(post.status, 403);
+        assert_eq!(bed.sandbox.fired()[0].times, 3);
+        assert_eq!((status("/Users"), status("/Departments")), (200, 200));
+        assert_eq!(bed.sandbox.fired()[0].times, 3);
+
+        for (given, shape) in [(404, "scim"), (403, "platform")] {
+            bed.fault(Effect::GroupsUnreadable {
+                ids: ids[..2].to_vec(),
+                status: given,
+            });
+            let page = bed.groups("count=500");
+            assert_eq!((page.total(), page.ids().len()), (10, 8));
+            assert_eq!(page.ids(), ids[2..]);
+            let refused = bed.get(&one(0));
+            assert_eq!(refused.status, given);
+            let is_scim = refused.json["detail"].is_string();
+            assert_eq!(is_scim, shape == "scim", "{}", refused.json);
+            assert_eq!(status(&one(2)), 200);
+        }
+        bed.fault(Effect::GroupsUnreadable {
+            ids: Vec::new(),
+            status: 404,
+        });
+        let page = bed.groups("count=500");
+        assert_eq!((page.total(), page.ids().len()), (10, 0));
+        assert_eq!(bed.list("count=500").ids().len(), 20);
+
+        // The rules that hide users hide groups as well.
+        bed.fault(Effect::RowsHidden { share: 0.5 });
+        let page = bed.groups("count=500");
+        assert!(page.total() < 10 && page.total() == page.ids().len() as u64);
+        let listed = page.ids();
+        assert!(
+            (0..10)
+                .all(|place| (status(&one(place)) == 200) == listed.contains(&ids[place].as_str()))
+        );
+        bed.fault(Effect::InactiveHidden);
+        assert_eq!(bed.groups("").total(), 10);
+        bed.fault(Effect::AnotherUser);
+        assert_eq!(bed.group(&ids[3])["id"], ids[4]);
+    }
 }

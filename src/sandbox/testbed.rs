@@ -79,6 +79,20 @@ impl Testbed {
         answered
     }
 
+    /// A list of groups that must be answered.
+    pub(super) fn groups(&self, query: &str) -> Answered {
+        let answered = self.get(&format!("/Groups?{query}"));
+        assert_eq!(answered.status, 200, "{query}: {}", answered.json);
+        answered
+    }
+
+    /// One group that must be there.
+    pub(super) fn group(&self, id: &str) -> Value {
+        let answered = self.get(&format!("/Groups/{id}"));
+        assert_eq!(answered.status, 200, "{id}: {}", answered.json);
+        answered.json
+    }
+
     /// Writes JSON below the SCIM path.
     pub(super) fn write(&self, method: Method, target: &str, body: &Value) -> Answered {
         self.ask(method, target, &[], &body.to_string())

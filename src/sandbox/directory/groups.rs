@@ -224,3 +224,122 @@ impl Directory {
         self.journal.note(now, Before::Group(id, before));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::super::effect::Effect;
+    use super::super::super::testbed::Testbed;
+    use super::super::super::{Options, Values};
+    use super::*;
+
+    fn bed() -> Testbed {
+        let bed = Testbed::with(Options {
+            users: 60,
+            groups: 20,
+            ..Options::default()
+        });
+        bed.pass(3_600);
+        bed
+    }
+
+    fn shown(bed: &Testbed) -> (Vec<Value>, Vec<Value>) {
+        let users = bed.list("count=500&attributes=groups,meta");
+        let groups = bed.groups("count=500");
+        (users.rows().to_vec(), groups.rows().to_vec())
+    }
+
+    fn members(bed: &Testbed, id: &str) -> Vec<String> {
+        let group = bed.group(id);
+        let members = group["members"].as_array().into_iter().flatten();
+        members
+            .map(|member| member["value"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_membership_moves_no_stamp() {
+        let bed = bed();
+        let (group, user) = (
+            bed.sandbox.group_ids()[0].clone(),
+            bed.sandbox.ids()[0].clone(),
+        );
+        let meta = || {
+            let user = bed.get(&format!("/Users/{user}")).json;
+            (bed.group(&group)["meta"].clone(), user["meta"].clone())
+        };
+        let before = meta();
+        let member = [Member::user(&user)];
+        bed.sandbox.change_members(&group, &member, &[]);
+        let n_before = members(&bed, &group).len();
+        assert!(bed.sandbox.change_members(&group, &[], &member));
+        assert!(bed.sandbox.change_members(&group, &[], &member));
+        assert_eq!(members(&bed, &group).len(), n_before + 1);
+        assert_eq!(meta(), before);
+        assert!(!bed.sandbox.change_members("none", &[], &member));
+    }
+
+    #[test]
+    fn what_is_deleted_leaves_with_its_memberships_and_returns_with_them() {
+        let bed = bed();
+        let [inner, outer] = [0, 1].map(|place| bed.sandbox.group_ids()[place].clone());
+        let user = bed.sandbox.ids()[0].clone();
+        bed.sandbox
+            .change_members(&inner, &[], &[Member::user(&user)]);
+        bed.sandbox
+            .change_members(&outer, &[], &[Member::group(&inner)]);
+        let before = shown(&bed);
+
+        bed.sandbox.delete(&user);
+        assert!(!members(&bed, &inner).contains(&user));
+        bed.sandbox.undelete(&user);
+        assert_eq!(shown(&bed), before);
+
+        assert!(bed.sandbox.delete_group(&inner) && !bed.sandbox.delete_group(&inner));
+        assert_eq!(bed.get(&format!("/Groups/{inner}")).status, 404);
+        assert!(!members(&bed, &outer).contains(&inner));
+        assert!(bed.sandbox.undelete_group(&inner) && !bed.sandbox.undelete_group(&inner));
+        assert_eq!(shown(&bed), before);
+
+        // Who returns is not in what is gone meanwhile.
+        bed.sandbox.delete(&user);
+        bed.sandbox.delete_group(&inner);
+        bed.sandbox.undelete(&user);
+        let user = bed.get(&format!("/Users/{user}?attributes=groups")).json;
+        assert!(!user["groups"].to_string().contains(&inner));
+    }
+
+    #[test]
+    fn the_past_of_groups_and_memberships_is_known() {
+        let bed = bed();
+        let before = shown(&bed);
+        let [gone, renamed, changed] =
+            [0, 1, 2].map(|place| bed.sandbox.group_ids()[place].clone());
+        let user = bed.sandbox.ids()[0].clone();
+        bed.sandbox.delete_group(&gone);
+        bed.sandbox
+            .update_group(&renamed, &GroupValues::named("Renamed"));
+        let all = bed
+            .sandbox
+            .with_directory(|directory| directory.members(&changed).to_vec());
+        bed.sandbox
+            .change_members(&changed, &all, &[Member::user(&user)]);
+        let new = bed.sandbox.create_group(&GroupValues::named("New"));
+        bed.sandbox.delete(&user);
+        bed.sandbox.create(&Values::new());
+        bed.pass(30);
+        let now = shown(&bed);
+        assert_ne!(now, before);
+
+        bed.fault(Effect::NodeBehind { seconds: 31 });
+        assert_eq!(shown(&bed), before);
+        assert_eq!(bed.get(&format!("/Groups/{new}")).status, 404);
+        assert_eq!(bed.get(&format!("/Groups/{gone}")).status, 200);
+        bed.fault(Effect::NodeBehind { seconds: 29 });
+        assert_eq!(shown(&bed), now);
+        bed.sandbox.set_faults(Vec::new());
+        bed.sandbox.roll_back(std::time::Duration::from_secs(31));
+        assert_eq!(shown(&bed), before);
+    }
+}

@@ -1,5 +1,5 @@
-//! The switches of the facts page's section 19.3, word by word: for each the TOML that does it, read as
-//! `musterd sandbox --faults` reads it, and seen to do it.
+//! The switches of the facts page's section 19.3, word by word, and those of groups: for each the TOML that
+//! does it, read as `musterd sandbox --faults` reads it, and seen to do it.
 
 use std::sync::Arc;
 
@@ -72,16 +72,16 @@ const SWITCHES: &[Switch] = switches! {
         ids.windows(2).any(|pair| pair[0] == pair[1])
     };
     "change without stamp": "kind = 'silent_change'\nshare = 1.0\ntimes = 1" => |bed| {
-        let (before, after) = (bed.shown(), bed.list("count=60"));
+        let (before, after) = (bed.shown(), bed.users());
         differ(&before, &after, "title") && !differ(&before, &after, "meta")
     };
     "stamp without change": "kind = 'stamps_moved'\nshare = 1.0\ntimes = 1" => |bed| {
-        let (before, after) = (bed.shown(), bed.list("count=60"));
+        let (before, after) = (bed.shown(), bed.users());
         !differ(&before, &after, "title") && differ(&before, &after, "meta")
     };
     "late commit": "kind = 'late_commit'\nshare = 1.0\nseconds = 0\ntimes = 1" => |bed| {
         let (before, _) = (bed.shown(), bed.list(FIRST));
-        differ(&before, &bed.list("count=60"), "title")
+        differ(&before, &bed.users(), "title")
     };
     "hard delete": "kind = 'users_deleted'\nshare = 0.2\ntimes = 1" => |bed| {
         (1..60).contains(&bed.ids("count=60").len())
@@ -138,7 +138,7 @@ const SWITCHES: &[Switch] = switches! {
         for _ in 0..8 {
             bed.list(FIRST);
         }
-        let after = bed.list("count=60");
+        let after = bed.users();
         differ(&before, &after, EXTENSION) && !differ(&before, &after, "meta")
     };
     "empty forms": "kind = 'empty_forms'" => |bed| {
@@ -201,13 +201,85 @@ const SWITCHES: &[Switch] = switches! {
     "compressed body cut": "kind = 'gzip_cut'" => |bed| bed.get("/Users").delivery == Delivery::GzipCut;
 };
 
+/// What groups and their members can do, with the word for each case, in the same form.
+const OF_GROUPS: &[Switch] = switches! {
+    "cut member list": "kind = 'members_cut'\nmost = 1" => |bed| {
+        let (before, after) = (bed.shown_groups(), bed.groups());
+        differ(&before, &after, "members") && after.iter().all(|group| n_members(group) < 2)
+    };
+    "cut member list of one group": "kind = 'members_cut'\nmost = 0\nids = ['desk']" => |bed| {
+        bed.sandbox.create_group_as("desk", &sandbox::GroupValues::named("Desk"));
+        bed.sandbox.change_members("desk", &[], &[sandbox::Member::user("x")]);
+        let groups = bed.groups();
+        let of = |id: &str| groups.iter().filter(|group| (group["id"] == "desk") == (id == "desk"));
+        of("desk").all(|group| n_members(group) == 0) && of("").any(|group| n_members(group) > 0)
+    };
+    "member list empty by error": "kind = 'members_empty'" => |bed| {
+        let (before, after) = (bed.shown_groups(), bed.groups());
+        let had = before.iter().any(|group| n_members(group) > 0);
+        had && after.iter().all(|group| group.get("members").is_none()) && !differ(&before, &after, "meta")
+    };
+    "list of groups empty by error":
+        "kind = 'rows_hidden'\nshare = 1.0\npath = '*/Groups*'" => |bed| {
+        bed.groups().is_empty() && bed.list("count=60")["totalResults"] == 60
+    };
+    "group not readable": "kind = 'groups_unreadable'" => |bed| {
+        let id = bed.sandbox.group_ids()[0].clone();
+        bed.groups().is_empty() && bed.get(&format!("/Groups/{id}")).status == 404
+    };
+    "group forbidden": "kind = 'groups_unreadable'\nstatus = 403" => |bed| {
+        let id = bed.sandbox.group_ids()[0].clone();
+        bed.get(&format!("/Groups/{id}")).status == 403
+    };
+    "member vanished": "kind = 'member_vanished'\ntimes = 1" => |bed| {
+        let before = bed.sandbox.ids();
+        let groups = bed.groups();
+        let after = bed.sandbox.ids();
+        let mut gone = before.iter().filter(|id| !after.contains(id));
+        let text = Value::from(groups).to_string();
+        gone.any(|id| text.contains(&format!("\"value\":\"{id}\"")))
+    };
+    "nested cycle": "kind = 'groups_tangled'\ntimes = 1" => |bed| {
+        let groups = bed.groups();
+        let has = |one: &Value, other: &Value| one["members"].to_string().contains(&other["id"].to_string());
+        has(&groups[0], &groups[0]) && has(&groups[1], &groups[2]) && has(&groups[2], &groups[1])
+    };
+    "renamed group": "kind = 'group_renamed'\ntimes = 1" => |bed| {
+        let (before, after) = (bed.shown_groups(), bed.groups());
+        differ(&before, &after, "displayName") && !differ(&before, &after, "id")
+    };
+    "group deleted and made anew under the same name": "kind = 'group_remade'\ntimes = 1" => |bed| {
+        let names = |groups: &[Value]| {
+            let names = groups.iter().map(|group| group["displayName"].to_string());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        let (before, after) = (bed.shown_groups(), bed.groups());
+        names(&before) == names(&after) && differ(&before, &after, "id")
+    };
+    "403 on groups only": "kind = 'groups_forbidden'" => |bed| {
+        bed.get("/Groups").status == 403 && bed.get("/Users").status == 200
+    };
+    "a group blanked by a lost right": "kind = 'groups_blanked'" => |bed| {
+        bed.groups().iter().all(|group| {
+            group["meta"].is_object() && group.get("displayName").is_none() && group.get("members").is_none()
+        })
+    };
+    "users show their memberships": "kind = 'memberships_shown'" => |bed| {
+        rows(&bed.list("count=60")).iter().any(|user| user["groups"].is_array())
+    };
+};
+
+fn all() -> impl Iterator<Item = &'static Switch> {
+    SWITCHES.iter().chain(OF_GROUPS)
+}
+
 const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
 const FIRST: &str = "count=10&sortBy=id&sortOrder=ascending";
 const SECOND: &str = "startIndex=11&count=10&sortBy=id&sortOrder=ascending";
 
 #[test]
 fn every_word_of_the_list_is_a_switch_that_is_read_and_fires() {
-    for switch in SWITCHES {
+    for switch in all() {
         let bed = Bed::under(switch.script);
         assert!(
             (switch.shows)(&bed),
@@ -227,7 +299,7 @@ fn every_word_of_the_list_is_a_switch_that_is_read_and_fires() {
 /// The other way round: without its script none of them shows itself.
 #[test]
 fn none_of_them_is_seen_where_nothing_is_wrong() {
-    for switch in SWITCHES {
+    for switch in all() {
         let quiet = Bed::under("kind = 'html_page'\nrequest = 1_000_000");
         let shows =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (switch.shows)(&quiet)));
@@ -302,14 +374,32 @@ impl Bed {
         ids.map(str::to_owned).collect()
     }
 
+    fn users(&self) -> Vec<Value> {
+        rows(&self.list("count=60")).to_vec()
+    }
+
+    fn groups(&self) -> Vec<Value> {
+        let by_key = "/Groups?count=500&sortBy=id&sortOrder=ascending";
+        let list: Value = serde_json::from_slice(&self.get(by_key).body).unwrap_or_default();
+        rows(&list).to_vec()
+    }
+
+    /// All groups as a list would have them, without a request.
+    fn shown_groups(&self) -> Vec<Value> {
+        let groups = self.sandbox.group_ids();
+        let groups = groups.iter().map(|id| self.sandbox.group_json(id).unwrap());
+        groups
+            .map(|json| serde_json::from_str(&json).unwrap())
+            .collect()
+    }
+
     /// All users as a list would have them, without a request.
-    fn shown(&self) -> Value {
+    fn shown(&self) -> Vec<Value> {
         let users = self.sandbox.ids();
         let users = users.iter().map(|id| self.sandbox.user_json(id).unwrap());
-        let users: Vec<Value> = users
+        users
             .map(|json| serde_json::from_str(&json).unwrap())
-            .collect();
-        serde_json::json!({ "Resources": users })
+            .collect()
     }
 }
 
@@ -331,10 +421,12 @@ fn rows(list: &Value) -> &[Value] {
     list["Resources"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Whether this member of somebody differs in two lists of the same users.
-fn differ(before: &Value, after: &Value, member: &str) -> bool {
-    let pairs = rows(before).iter().zip(rows(after));
-    pairs
-        .into_iter()
-        .any(|(one, other)| one[member] != other[member])
+fn n_members(group: &Value) -> usize {
+    group["members"].as_array().map_or(0, Vec::len)
+}
+
+/// Whether this member of somebody differs in two lists of the same resources.
+fn differ(before: &[Value], after: &[Value], member: &str) -> bool {
+    let mut pairs = before.iter().zip(after);
+    pairs.any(|(one, other)| one[member] != other[member])
 }

@@ -44,6 +44,8 @@ const WORDS: &[&str] = &[
     "share = 1e308\n",
     "seconds = -9223372036854775808\n",
     "rows = 0\n",
+    "most = 0\n",
+    "ids = [\"\"]\n",
     "by = -1\n",
     "status = 999\n",
     "status = 99\n",
@@ -105,6 +107,7 @@ fn fuzz() {
         let hands = Arc::new(Hands(AtomicI64::new(START)));
         let options = Options {
             users: 12,
+            groups: 6,
             ..Options::default()
         };
         let sandbox = Sandbox::new(options, Arc::clone(&hands) as _);
@@ -133,8 +136,14 @@ const MOST_BYTES: usize = 4 << 20;
 /// Asks for something of each kind.
 fn answers(sandbox: &Sandbox) {
     const USERS: &str = "/api/now/scim/Users";
+    const GROUPS: &str = "/api/now/scim/Groups";
     let id = sandbox.ids().first().cloned().unwrap_or_default();
     let one = format!("{USERS}/{id}");
+    let group = sandbox.group_ids().first().cloned().unwrap_or_default();
+    let group = format!("{GROUPS}/{group}");
+    let members = format!(
+        r#"{{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{{"op":"add","path":"members","value":[{{"value":"{id}"}}]}}]}}"#
+    );
     let patch = r#"{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{"op":"replace","path":"title","value":"x"}]}"#;
     for (method, path, query, body) in [
         (
@@ -157,6 +166,14 @@ fn answers(sandbox: &Sandbox) {
         ),
         (Method::GET, &one, None, ""),
         (Method::PATCH, &one, None, patch),
+        (
+            Method::GET,
+            GROUPS,
+            Some("count=5&sortBy=id&sortOrder=ascending"),
+            "",
+        ),
+        (Method::GET, &group, None, ""),
+        (Method::PATCH, &group, None, &members),
         (Method::GET, "/api/now/scim/ServiceProviderConfig", None, ""),
         (
             Method::POST,
@@ -175,7 +192,7 @@ fn answers(sandbox: &Sandbox) {
             path: path.to_owned(),
             query: query.map(Into::into),
             headers,
-            body: Bytes::from_static(body.as_bytes()),
+            body: Bytes::copy_from_slice(body.as_bytes()),
         });
         assert!(reply.body.len() < MOST_BYTES, "{} bytes", reply.body.len());
     }
