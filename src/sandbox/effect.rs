@@ -227,6 +227,12 @@ pub enum Effect {
         #[serde(default)]
         ids: Vec<String>,
     },
+    /// Members' links end in another id than the one that is their `value` (section 9.1).
+    MembersMislinked {
+        /// Of which groups; none named means all.
+        #[serde(default)]
+        ids: Vec<String>,
+    },
     /// Users show what they are members of, asked or not (section 8.1).
     MembershipsShown,
     /// Asking by id gives the next user, or the next group.

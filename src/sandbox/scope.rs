@@ -93,6 +93,7 @@ impl Effect {
             | Self::GroupsBlanked { .. }
             | Self::MembersCut { .. }
             | Self::MembersEmpty { .. }
+            | Self::MembersMislinked { .. }
             | Self::MembershipsShown
             | Self::EmptyForms
             | Self::MembersShuffled
@@ -117,6 +118,7 @@ impl Effect {
                 | Self::GroupsBlanked { .. }
                 | Self::MembersCut { .. }
                 | Self::MembersEmpty { .. }
+                | Self::MembersMislinked { .. }
                 | Self::MemberVanished
                 | Self::GroupsTangled
                 | Self::GroupRenamed

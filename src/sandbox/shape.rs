@@ -79,6 +79,7 @@ fn is_shape(effect: &Effect) -> bool {
             | Effect::GroupsBlanked { .. }
             | Effect::MembersCut { .. }
             | Effect::MembersEmpty { .. }
+            | Effect::MembersMislinked { .. }
     )
 }
 
@@ -139,7 +140,22 @@ fn reshape<T: Resource>(resource: &mut Map<String, Value>, row: &str, effect: &E
         Effect::MembersEmpty { ids } if names(ids, row) => {
             resource.remove("members");
         }
+        Effect::MembersMislinked { ids } if names(ids, row) => {
+            let members = resource.get_mut("members").and_then(Value::as_array_mut);
+            for member in members.into_iter().flatten() {
+                mislink(member);
+            }
+        }
         _ => {}
+    }
+}
+
+/// Lets a link end in the id of nobody.
+fn mislink(member: &mut Value) {
+    if let Some(Value::String(link)) = member.get_mut("$ref")
+        && let Some((start, _)) = link.rsplit_once('/')
+    {
+        *link = format!("{start}/{:032}", 0);
     }
 }
 
@@ -474,6 +490,13 @@ mod tests {
         let keys: Vec<&String> = blank.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["id", "meta", "schemas"]);
         assert_eq!((&before["meta"], &other), (&blank["meta"], &same));
+
+        let [(before, linked), (other, same)] =
+            shaped_groups(|ids| Effect::MembersMislinked { ids });
+        assert_eq!(linked["members"][1]["value"], before["members"][1]["value"]);
+        let link = linked["members"][1]["$ref"].as_str().unwrap();
+        assert!(link.ends_with("/Users/00000000000000000000000000000000"));
+        assert_eq!(other, same);
 
         // None named means all.
         let [_, (_, cut)] = shaped_groups(|_| Effect::MembersCut {

@@ -199,10 +199,13 @@ mod tests {
 
         let urn = "urn:ietf:params:scim:schemas:core:2.0:Group:members";
         for query in [
-            "attributes=members.value",
-            &format!("attributes={urn}.value"),
+            "count=500&attributes=members.value",
+            &format!("count=500&attributes={urn}.value"),
         ] {
-            for group in bed.groups(query).rows() {
+            let page = bed.groups(query);
+            let n_members = page.rows().iter().filter_map(count);
+            assert!(n_members.sum::<usize>() > 650, "{query}");
+            for group in page.rows() {
                 let keys: Vec<&String> = group.as_object().unwrap().keys().collect();
                 let known = ["id", "members", "schemas"];
                 assert!(

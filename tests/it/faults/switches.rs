@@ -219,6 +219,14 @@ const OF_GROUPS: &[Switch] = switches! {
         let had = before.iter().any(|group| n_members(group) > 0);
         had && after.iter().all(|group| group.get("members").is_none()) && !differ(&before, &after, "meta")
     };
+    "members linked to somebody else": "kind = 'members_mislinked'" => |bed| {
+        let groups = bed.groups();
+        let mut members = groups.iter().filter_map(|group| group["members"].as_array()).flatten();
+        members.all(|member| {
+            let (id, link) = (member["value"].as_str().unwrap(), member["$ref"].as_str().unwrap());
+            !link.ends_with(id)
+        })
+    };
     "list of groups empty by error":
         "kind = 'rows_hidden'\nshare = 1.0\npath = '*/Groups*'" => |bed| {
         bed.groups().is_empty() && bed.list("count=60")["totalResults"] == 60
