@@ -119,7 +119,7 @@ impl Core {
         }
         let row = place.map_err(|_| not_found::<T>(id))?;
         let row = rows[row].as_ref();
-        if let Some(refusal) = Sight::of(question.effects).refusal(row) {
+        if let Some(refusal) = Sight::of(question.effects).refusal(row, id) {
             return Err(refusal);
         }
         let renderer = Renderer::new(&directory, &question.base, &projection, question.effects);

@@ -60,15 +60,15 @@ impl<'a> Sight<'a> {
     /// Whether a list shows this row once it has counted it.
     #[must_use]
     pub(super) fn shows<T: Resource>(&self, row: &T) -> bool {
-        !within(&self.after_cut, row.sys_id()) && self.refusal(row).is_none()
+        !within(&self.after_cut, row.sys_id()) && self.refusal(row, row.sys_id()).is_none()
     }
 
-    /// Why asking by id does not give this row; `None` if it does.
+    /// Why asking for `asked` does not give this row; `None` if it does.
     #[must_use]
-    pub(super) fn refusal<T: Resource>(&self, row: &T) -> Option<Refusal> {
+    pub(super) fn refusal<T: Resource>(&self, row: &T, asked: &str) -> Option<Refusal> {
         let id = row.sys_id();
         if !self.allows(row) || within(&self.after_cut, id) {
-            return Some(not_found::<T>(id));
+            return Some(not_found::<T>(asked));
         }
         let unreadable = self.unreadable.iter();
         let status = unreadable
@@ -76,7 +76,7 @@ impl<'a> Sight<'a> {
             .map(|(_, status)| *status)
             .next()?;
         Some(match status {
-            404 => not_found::<T>(id),
+            404 => not_found::<T>(asked),
             other => Refusal::platform(other, "User Not Authorized", None),
         })
     }
@@ -188,6 +188,13 @@ mod tests {
             assert_eq!(answered.json["id"], ids[given]);
         }
         assert_eq!(bed.get("/Users/zzz").json["id"], ids[0]);
+        // One who is hidden is not told by his id.
+        bed.sandbox
+            .add_fault(super::super::Fault::new(Effect::UsersHidden {
+                ids: vec![ids[1].clone()],
+            }));
+        let hidden = bed.get(&format!("/Users/{}", ids[0])).json;
+        assert_eq!(hidden["detail"], format!("User not found {}", ids[0]));
     }
 
     #[test]

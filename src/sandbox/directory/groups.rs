@@ -193,20 +193,19 @@ impl Directory {
         rows
     }
 
-    /// Recovers memberships, as far as there is a group for them, and there are none.
+    /// Recovers memberships, where there are none meanwhile. One in a group that is gone waits for it.
     pub(super) fn join_again(&mut self, rows: Vec<(Box<str>, Member)>, now: Timestamp) {
         for rows in rows.chunk_by(|a, b| a.0 == b.0) {
             let Some((group, _)) = rows.first() else {
                 continue;
             };
+            let members = self.members(group);
             let missing = rows
                 .iter()
                 .map(|(_, member)| member)
-                .filter(|member| self.members(group).binary_search(member).is_err());
+                .filter(|member| members.binary_search(member).is_err());
             let new: Vec<Member> = missing.cloned().collect();
-            if self.group(group).is_some() {
-                self.change_rows(group, Vec::new(), new, now);
-            }
+            self.change_rows(group, Vec::new(), new, now);
         }
     }
 
@@ -302,12 +301,23 @@ mod tests {
         assert!(bed.sandbox.undelete_group(&inner) && !bed.sandbox.undelete_group(&inner));
         assert_eq!(shown(&bed), before);
 
-        // Who returns is not in what is gone meanwhile.
+        // Who returns is not in what is gone meanwhile, and is in it again when that returns.
         bed.sandbox.delete(&user);
         bed.sandbox.delete_group(&inner);
         bed.sandbox.undelete(&user);
-        let user = bed.get(&format!("/Users/{user}?attributes=groups")).json;
-        assert!(!user["groups"].to_string().contains(&inner));
+        let returned = bed.get(&format!("/Users/{user}?attributes=groups")).json;
+        assert!(!returned["groups"].to_string().contains(&inner));
+        bed.sandbox.undelete_group(&inner);
+        assert_eq!(shown(&bed), before);
+
+        // In whatever order all of them return.
+        bed.sandbox.delete_group(&inner);
+        bed.sandbox.delete_group(&outer);
+        bed.sandbox.delete(&user);
+        bed.fault(Effect::Undeleted);
+        bed.get("/Groups");
+        bed.sandbox.set_faults(Vec::new());
+        assert_eq!(shown(&bed), before);
     }
 
     #[test]

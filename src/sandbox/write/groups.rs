@@ -61,7 +61,11 @@ pub(in super::super) fn write(draft: Draft<'_>) -> Result<Arc<Group>, Refusal> {
         .values
         .company
         .filter(|company| company.is_empty() || directory.name(Table::Company, company).is_some());
-    let before: BTreeSet<Member> = directory.members(id).iter().cloned().collect();
+    let members = match verb {
+        Verb::Post => &[],
+        Verb::Put | Verb::Patch => directory.members(id),
+    };
+    let before: BTreeSet<Member> = members.iter().cloned().collect();
     let after = members_after(&reader.edits, &before, directory)?;
     let leave: Vec<Member> = before.difference(&after).cloned().collect();
     let join: Vec<Member> = after.difference(&before).cloned().collect();
