@@ -193,6 +193,7 @@ async fn alone(
         Request::Check { instances } => {
             let links = link::prepare(&settings, &surroundings)?;
             let links = link::named(&links, &instances)?;
+            requests::heed(path, &links, &surroundings.clock).await;
             let read = || match path.try_exists()? {
                 true => Ok(Some(Reader::open(path)?)),
                 false => Ok(None),
@@ -211,7 +212,8 @@ async fn alone(
             let known = Known::open(&settings.mirror.path)?;
             link::check_pins(&link::pins(&settings), &known.reader()?.pins()?)?;
             let read = || known.reader();
-            // What it sends is not counted for `status`: it writes nothing.
+            requests::heed(path, &links, &surroundings.clock).await;
+            // What it sends is not counted for `status`, nor what it is told to wait: it writes nothing.
             execute::dry_run(&links, &read, mode, &surroundings.clock, &lines, &stop).await
         }
         request => {
@@ -237,6 +239,7 @@ async fn in_mirror(
 ) -> anyhow::Result<Ended> {
     if let Request::Relink { instance } = &request {
         execute::relink(&mirror, settings, instance).await?;
+        requests::forget_wait(mirror.path(), &InstanceName::parse(instance)?)?;
         return Ok(Ended::Done);
     }
     let surroundings = outside::surroundings()?;

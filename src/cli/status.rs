@@ -17,6 +17,7 @@ use crate::daemon::requests::{self, Sent};
 use crate::mirror::LONG_LOG_BYTES;
 use crate::mirror::read::{Health, wal_bytes};
 use crate::model::Foreign;
+use crate::model::time::our_text;
 
 /// Each instance: state, last success, users, holds, rejects, requests
 ///
@@ -53,18 +54,33 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
 
 fn once(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let now = SystemClock.now();
-    let rows = args.reading.open(config)?.health(now)?;
+    let (rows, sent) = read(args, config, now)?;
     let mut out = Output::stdout();
     if args.reading.json {
-        let sent = requests::sent(&args.reading.path(config)?, now);
         for row in &rows {
             out.json(&JsonRow::of(row, sent.as_ref()))?;
         }
     } else {
-        out.text(&text(args, config, &rows, now)?)?;
+        out.text(&text(args, config, &rows, sent.as_ref(), now)?)?;
     }
     out.flush()?;
     Ok(verdict(&rows, now, args.max_age))
+}
+
+/// How the instances are, and what each was sent within the hour.
+fn read(
+    args: &Args,
+    config: &Path,
+    now: Timestamp,
+) -> anyhow::Result<(Vec<Health>, Option<AllSent>)> {
+    let mut rows = args.reading.open(config)?.health(now)?;
+    let sent = requests::sent(&args.reading.path(config)?, now);
+    for row in &mut rows {
+        // The mirror has it with the end of a sync only.
+        let told = sent_to(&row.instance, sent.as_ref()).and_then(|sent| sent.not_before);
+        row.not_before = row.not_before.take().max(told.map(our_text));
+    }
+    Ok((rows, sent))
 }
 
 /// What a person is shown at this moment.
@@ -72,15 +88,19 @@ fn once(args: &Args, config: &Path) -> anyhow::Result<Exit> {
 /// # Errors
 /// When the mirror cannot be read.
 pub(super) fn shown(args: &Args, config: &Path, now: Timestamp) -> anyhow::Result<String> {
-    let rows = args.reading.open(config)?.health(now)?;
-    text(args, config, &rows, now)
+    let (rows, sent) = read(args, config, now)?;
+    text(args, config, &rows, sent.as_ref(), now)
 }
 
-fn text(args: &Args, config: &Path, rows: &[Health], now: Timestamp) -> anyhow::Result<String> {
-    let path = args.reading.path(config)?;
-    let sent = requests::sent(&path, now);
-    let mut text = render(rows, sent.as_ref(), now, args.max_age);
-    text.push_str(&of_the_log(wal_bytes(&path)));
+fn text(
+    args: &Args,
+    config: &Path,
+    rows: &[Health],
+    sent: Option<&AllSent>,
+    now: Timestamp,
+) -> anyhow::Result<String> {
+    let mut text = render(rows, sent, now, args.max_age);
+    text.push_str(&of_the_log(wal_bytes(&args.reading.path(config)?)));
     Ok(text)
 }
 
@@ -163,6 +183,15 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
         "failing" => say(true, failing(row, now)),
         "source_changed" => say(true, source_changed(row)),
         _ => {}
+    }
+    if let Some(wait) = wait(row, now).filter(|_| row.state != "failing") {
+        say(
+            false,
+            format!(
+                "it asked to be left alone: the next request is sent in {}",
+                words::span(wait)
+            ),
+        );
     }
     match row.last_success_age_seconds {
         // A first full sync takes its time; who asks for an age has to be told.
@@ -258,15 +287,16 @@ fn failing(row: &Health, now: Timestamp) -> String {
     if let Some(error) = &row.last_error {
         let _ = write!(text, ": {}", Foreign(error));
     }
-    if let Some(wait) = row
-        .not_before
-        .as_deref()
-        .and_then(|at| seconds_since(at, now))
-        && wait < 0
-    {
-        let _ = write!(text, "; asked again in {}", words::span(-wait));
+    if let Some(wait) = wait(row, now) {
+        let _ = write!(text, "; asked again in {}", words::span(wait));
     }
     text
+}
+
+/// For how many seconds the instance wants to be left alone.
+fn wait(row: &Health, now: Timestamp) -> Option<i64> {
+    let since = seconds_since(row.not_before.as_deref()?, now)?;
+    (since < 0).then_some(-since)
 }
 
 fn seconds_since(at: &str, now: Timestamp) -> Option<i64> {
@@ -434,7 +464,11 @@ mod tests {
     }
 
     fn show(rows: &[Health], max_age: Option<u64>) -> String {
-        let sent = |last_hour, left| Sent { last_hour, left };
+        let sent = |last_hour, left| Sent {
+            last_hour,
+            left,
+            not_before: None,
+        };
         let sent = BTreeMap::from([
             ("acme".to_owned(), sent(62, Some(3_538))),
             ("globex".to_owned(), sent(14_400, None)),
@@ -516,21 +550,27 @@ mod tests {
             }),
             ..healthy("globex")
         };
+        let throttled = Health {
+            not_before: Some("2026-03-01T12:03:00.000Z".to_owned()),
+            ..healthy("throttled")
+        };
         let partial = Health {
             last_full_success_at: Some("2026-02-26T02:30:00.000Z".to_owned()),
             ..healthy("partial")
         };
-        insta::assert_snapshot!(show(&[changed, approved, blind, partial], Some(5)), @"
-        INSTANCE  STATE           SUCCESS  USERS  ACTIVE  HOLDS  REJECTS   REQ/H   LEFT
-        acme      source_changed  12s ago  1,204   1,180      1        0      62  3,538
-        approved  source_changed  12s ago  1,204   1,180      0        0       0      -
-        globex    healthy         12s ago  1,204   1,180      0        0  14,400      -
-        partial   healthy         12s ago  1,204   1,180      0        0       0      -
+        insta::assert_snapshot!(show(&[changed, approved, blind, partial, throttled], Some(5)), @"
+        INSTANCE   STATE           SUCCESS  USERS  ACTIVE  HOLDS  REJECTS   REQ/H   LEFT
+        acme       source_changed  12s ago  1,204   1,180      1        0      62  3,538
+        approved   source_changed  12s ago  1,204   1,180      0        0       0      -
+        globex     healthy         12s ago  1,204   1,180      0        0  14,400      -
+        partial    healthy         12s ago  1,204   1,180      0        0       0      -
+        throttled  healthy         12s ago  1,204   1,180      0        0       0      -
 
         acme: looks like another directory: incremental syncs wait until its hold is approved, and the mirror keeps what it had; the last success is 12s old, more than `--max-age` allows; changes are kept back: 1 open hold, see `musterd holds`
         approved: hold 3 is approved: the next complete full sync takes the new directory over, `musterd sync approved --mode full` does so now; the last success is 12s old, more than `--max-age` allows
         globex: the last success is 12s old, more than `--max-age` allows; no inactive user was ever shown: if there are any, leavers are found by full syncs only
         partial: the last success is 12s old, more than `--max-age` allows; the last complete full sync was 3d ago: who left since is not noticed
+        throttled: it asked to be left alone: the next request is sent in 3m; the last success is 12s old, more than `--max-age` allows
         ");
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The daemon and a command that found the lock free do the same work through this.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
@@ -79,6 +80,7 @@ impl Fleet {
         let reporter = Reporter::default();
         reporter.resume(&mirror.read(move |reader| reader.health(now)).await?);
         let requests = Requests::beside(mirror.path()).await;
+        requests.heed(in_force.links.values(), now);
         Ok(Self {
             requests: Arc::new(requests),
             mirror,
@@ -104,6 +106,7 @@ impl Fleet {
         let known = self.in_force().known();
         let links = link_all(settings, &self.mirror, surroundings, &known).await?;
         self.requests.note(known.values(), self.clock.now());
+        self.requests.heed(links.values(), self.clock.now());
         for link in links.values() {
             link.client.keep_to_own_limits();
         }
@@ -204,7 +207,8 @@ impl Fleet {
                 mode: Some(mode),
                 ..order
             };
-            let ended = sync::run(&self.mirror, source, order, context).await?;
+            let run = sync::run(&self.mirror, source, order, context);
+            let ended = self.keeping_waits(link, run).await?;
             // Before the log tells of it: whoever reads that finds it counted.
             self.meter.finished(&ended.row);
             self.reporter.finished(&ended.row);
@@ -238,7 +242,8 @@ impl Fleet {
             progress: Arc::clone(progress),
         };
         let source = link.source(ResourceType::User);
-        let (row, answers) = sync::approve::approve(&self.mirror, &source, hold, &context).await?;
+        let approve = sync::approve::approve(&self.mirror, &source, hold, &context);
+        let (row, answers) = self.keeping_waits(link, approve).await?;
         self.meter.approved(&row);
         self.reporter.approved(&row);
         self.tidy_after(&source.instance, cancel).await?;
@@ -258,6 +263,19 @@ impl Fleet {
                 Ok(())
             }
             tidied => tidied,
+        }
+    }
+
+    /// Does something that asks an instance. What it is told to wait is kept at once, so that a death on the way forgets none of it
+    /// (promise P8).
+    async fn keeping_waits<T>(&self, link: &Link, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = link.client.told_to_wait() => self.keep_requests(Keep::Now).await,
+            }
         }
     }
 

@@ -1,5 +1,6 @@
-//! How many requests each instance was sent within the hour, by the minute, in a file beside the mirror: `musterd status` shows it
-//! also to those who may not ask the daemon, and while none runs, and a restart forgets nothing.
+//! How many requests each instance was sent within the hour, by the minute, and until when it asked to be left alone, in a file
+//! beside the mirror: `musterd status` shows it also to those who may not ask the daemon, and while none runs, and a restart forgets
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
@@ -17,6 +18,7 @@ use super::link::Link;
 use crate::clock::SharedClock;
 use crate::metrics::textfile;
 use crate::mirror;
+use crate::model::InstanceName;
 
 /// What one instance was sent, as `musterd status` shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Sent {
     pub last_hour: u64,
     /// How many more the hourly limit allows that is kept to; `None` where there is none.
     pub left: Option<u64>,
+    /// Until when it asked to be left alone.
+    pub not_before: Option<Timestamp>,
 }
 
 /// What is in the file.
@@ -35,6 +39,9 @@ struct Hour(BTreeMap<String, OfInstance>);
 struct OfInstance {
     /// The hourly limit that is kept to.
     per_hour: Option<u32>,
+    /// Until when it asked to be left alone.
+    #[serde(default)]
+    not_before: Option<Timestamp>,
     /// Requests by minute, counted from 1970.
     minutes: BTreeMap<i64, u64>,
 }
@@ -78,11 +85,33 @@ pub fn sent(mirror: &Path, now: Timestamp) -> Option<BTreeMap<String, Sent>> {
         Sent {
             last_hour,
             left: instance.per_hour.map(left),
+            not_before: instance.not_before,
         }
     };
     let instances = hour.0.iter();
     let sent = instances.map(|(name, instance)| (name.clone(), sent(instance)));
     Some(sent.collect())
+}
+
+/// Leaves instances alone for as long as they asked to be, whoever was told so (promise P8).
+pub async fn heed(mirror: &Path, links: &[Arc<Link>], clock: &SharedClock) {
+    Requests::beside(mirror).await.heed(links, clock.now());
+}
+
+/// Forgets until when an instance asked to be left alone: it has moved.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn forget_wait(mirror: &Path, instance: &InstanceName) -> io::Result<()> {
+    let path = path(mirror);
+    let Some(mut hour) = read(&path) else {
+        return Ok(());
+    };
+    let known = hour.0.get_mut(instance.as_str());
+    match known.and_then(|instance| instance.not_before.take()) {
+        Some(_) => write(&path, &hour),
+        None => Ok(()),
+    }
 }
 
 /// Adds what a command has sent while no daemon runs, where there is a mirror.
@@ -109,6 +138,18 @@ impl Requests {
         }
     }
 
+    /// Leaves each instance alone for as long as it asked to be.
+    pub(super) fn heed<'a>(&self, links: impl IntoIterator<Item = &'a Arc<Link>>, now: Timestamp) {
+        let mut hour = self.hour.lock().unwrap_or_else(PoisonError::into_inner);
+        hour.forget(now);
+        for link in links {
+            let kept = hour.0.get(link.name.as_str());
+            if let Some(not_before) = kept.and_then(|instance| instance.not_before) {
+                link.client.set_not_before(not_before);
+            }
+        }
+    }
+
     /// Counts what was sent since the last time, as of this minute.
     pub(super) fn note<'a>(&self, links: impl IntoIterator<Item = &'a Arc<Link>>, now: Timestamp) {
         let mut hour = self.hour.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,14 +160,18 @@ impl Requests {
             let new = total - link.noted.swap(total, Ordering::Relaxed).min(total);
             let instance = hour.0.entry(link.name.to_string()).or_default();
             instance.per_hour = link.client.per_hour();
+            instance.not_before = link.client.not_before();
             if new > 0 {
                 let sent = instance.minutes.entry(minute(now)).or_default();
                 *sent = sent.saturating_add(new);
             }
         }
         hour.forget(now);
-        hour.0
-            .retain(|name, instance| linked.contains(&**name) || !instance.minutes.is_empty());
+        hour.0.retain(|name, instance| {
+            linked.contains(&**name)
+                || !instance.minutes.is_empty()
+                || instance.not_before.is_some()
+        });
     }
 
     /// Writes the file, if something else is in it.
@@ -154,10 +199,11 @@ impl Requests {
 impl Hour {
     /// What was sent before the hour is of no interest. Nor is what was sent later than now: the clock was set back.
     fn forget(&mut self, now: Timestamp) {
-        let now = minute(now);
-        let hour = now - MINUTES + 1..=now;
+        let minute = minute(now);
+        let hour = minute - MINUTES + 1..=minute;
         for instance in self.0.values_mut() {
             instance.minutes.retain(|minute, _| hour.contains(minute));
+            instance.not_before = instance.not_before.filter(|moment| *moment > now);
         }
     }
 }
@@ -197,6 +243,7 @@ mod tests {
     fn hour(minutes: &[(&str, u64)]) -> Hour {
         let instance = OfInstance {
             per_hour: Some(100),
+            not_before: Some(at("2026-03-01T12:45:00Z")),
             minutes: minutes
                 .iter()
                 .map(|(text, n)| (minute(at(text)), *n))
@@ -227,18 +274,22 @@ mod tests {
             acme(now),
             Sent {
                 last_hour: 6,
-                left: Some(94)
+                left: Some(94),
+                not_before: Some(at("2026-03-01T12:45:00Z")),
             }
         );
         assert_eq!(
             acme(at("2026-03-02T12:30:30Z")),
             Sent {
                 last_hour: 0,
-                left: Some(100)
+                left: Some(100),
+                not_before: None,
             }
         );
         write(&path(&mirror), &hour(&[("2026-03-01T12:30:00Z", 101)])).unwrap();
         assert_eq!(acme(now).left, Some(0));
+        forget_wait(&mirror, &InstanceName::parse("acme").unwrap()).unwrap();
+        assert_eq!(acme(now).not_before, None);
         let absurd = [
             ("2026-03-01T12:30:00Z", u64::MAX),
             ("2026-03-01T12:29:00Z", 1),

@@ -166,7 +166,7 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
         }
         found.steps.extend(steps);
         if let Err(error) = looked {
-            found.hint = error.hint().map(ToString::to_string);
+            found.hint = found.steps.last().and_then(|step| step.mend.clone());
             found.error = Some(error.to_string());
             break;
         }

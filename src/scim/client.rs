@@ -263,6 +263,11 @@ impl Client {
         Some(self.now() + self.pace.held_for()?)
     }
 
+    /// Waits until the instance asks to be left alone; once for each time, also where that was before.
+    pub async fn told_to_wait(&self) {
+        self.pace.held().await;
+    }
+
     /// Leaves the instance alone until `moment`, as it asked before a restart. Clamped like anything
     /// an instance asks for.
     pub fn set_not_before(&self, moment: Timestamp) {
@@ -502,6 +507,16 @@ impl Session {
             tracing::warn!(
                 instance = %client.options.instance,
                 "the instance refuses requests because there are too many: it is left alone for as long as it asks"
+            );
+        }
+        if answer.status.is_success()
+            && let Some(over) = client.pace.taken()
+        {
+            tracing::info!(
+                instance = %client.options.instance,
+                n_refused = over.count,
+                lasted_s = over.lasted().as_secs(),
+                "the instance takes requests again"
             );
         }
         if let Some(wait) = told.wait

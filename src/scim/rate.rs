@@ -35,6 +35,8 @@ pub struct Pace {
     state: Mutex<State>,
     /// Rung whenever somebody else may be the first in the queue, or wait for something else.
     turn: Notify,
+    /// Rung once for each wait that was asked for.
+    held: Notify,
 }
 
 /// The right to send one request now. Its end makes room for the next one in flight.
@@ -52,8 +54,8 @@ struct State {
     told: Option<ToldLimiter>,
     /// The tightest limit that was told so far.
     tightest_told: Option<NonZeroU32>,
-    /// When the instance last refused a request because there were too many.
-    refused_at: Option<Instant>,
+    /// While the instance refuses requests because there are too many.
+    refusals: Option<Refusals>,
     /// Nobody sends anything before.
     not_before: Option<Instant>,
     /// High priority first, then by the number drawn.
@@ -70,6 +72,27 @@ enum Rank {
     High,
     Low,
 }
+
+/// How long, and how often, an instance has refused requests because there were too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusals {
+    /// Since when.
+    began: Instant,
+    last: Instant,
+    /// Requests that were refused.
+    pub count: u64,
+}
+
+impl Refusals {
+    /// From the first refusal to the last one.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.last - self.began
+    }
+}
+
+/// Refusals that are closer to each other are one trouble: a request between them that was taken ends nothing.
+const APART: Duration = Duration::from_mins(5);
 
 /// A limit that the instance told us.
 struct ToldLimiter {
@@ -100,7 +123,7 @@ impl Pace {
                 hour,
                 told: None,
                 tightest_told: None,
-                refused_at: None,
+                refusals: None,
                 not_before: None,
                 waiting: BTreeSet::new(),
                 next_number: 0,
@@ -109,6 +132,7 @@ impl Pace {
                 max_in_flight: max_in_flight.max(1),
             }),
             turn: Notify::new(),
+            held: Notify::new(),
         }
     }
 
@@ -187,6 +211,12 @@ impl Pace {
         state.not_before = state.not_before.max(Some(until));
         drop(state);
         self.turn.notify_waiters();
+        self.held.notify_one();
+    }
+
+    /// Waits until the instance asks to be left alone; once for each time, also where that was before.
+    pub async fn held(&self) {
+        self.held.notified().await;
     }
 
     /// How long the instance still wants to be left alone.
@@ -205,12 +235,28 @@ impl Pace {
             .filter(|wait| *wait > max_wait)
     }
 
-    /// Notes that the instance refused a request because there were too many. Returns whether that is news: it was not so within the
-    /// last hour, by which limits are counted.
+    /// Notes that the instance refused a request because there were too many. Returns whether the trouble begins with it.
     pub fn refused(&self) -> bool {
         let now = Instant::now();
-        let before = self.lock().refused_at.replace(now);
-        before.is_none_or(|before| now - before > LONGEST_WAIT)
+        let mut state = self.lock();
+        let refusals = state.refusals.get_or_insert(Refusals {
+            began: now,
+            last: now,
+            count: 0,
+        });
+        refusals.last = now;
+        refusals.count += 1;
+        refusals.count == 1
+    }
+
+    /// Notes that the instance took a request. Returns the trouble that is over with it.
+    pub fn taken(&self) -> Option<Refusals> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let is_over = |refusals: &Refusals| now - refusals.last >= APART;
+        let over = state.refusals.filter(is_over)?;
+        state.refusals = None;
+        Some(over)
     }
 
     /// Keeps an hourly limit that the instance told, if it is tighter than ours, until it is reset. Returns what is kept to where
@@ -668,8 +714,13 @@ mod tests {
         assert_eq!(gate.learn(told(500)), NonZeroU32::new(450));
 
         assert!(gate.refused());
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(gate.taken(), None, "by turns");
         assert!(!gate.refused());
-        tokio::time::sleep(LONGEST_WAIT + Duration::from_secs(1)).await;
+        tokio::time::sleep(APART).await;
+        let over = gate.taken().unwrap();
+        assert_eq!((over.count, over.lasted().as_secs()), (2, 200));
+        assert_eq!(gate.taken(), None, "once");
         assert!(gate.refused(), "another time");
     }
 

@@ -65,10 +65,10 @@ fn a_page_the_time_of_a_full_sync_and_what_is_shown_are_told() {
 
     let ran = home.run(&["check"]);
     for line in [
-        "pages                  20 users where 50 were asked for",
+        "pages                  warning: 20 users where 50 were asked for",
         "a full sync            6 pages, at least 1s",
-        "its rate limit         tighter than `rate`: 90,000 requests an hour are kept to",
-        "title                  not shown for any of 20 users: nobody has one, or the account may not read it",
+        "its rate limit         warning: tighter than `rate`: 90,000 requests an hour are kept to",
+        "title                  warning: not shown for any of 20 users: nobody has one, or the account may not read it",
     ] {
         assert!(ran.stdout.contains(line), "{line}: {ran}");
     }
@@ -87,7 +87,7 @@ fn what_a_sync_would_stumble_over_is_told_before() {
     };
     let said = told(&[Effect::SortIgnored, Effect::OrderScrambled], 0);
     assert!(
-        said.contains("sort by id             not honoured"),
+        said.contains("sort by id             warning: not honoured"),
         "{said}"
     );
     let said = told(&[Effect::RowsHiddenAfterCut { share: 0.3 }], 0);
@@ -99,6 +99,15 @@ fn what_a_sync_would_stumble_over_is_told_before() {
     };
     let said = told(&[poisoned], 0);
     assert!(said.contains("one that cannot be read"), "{said}");
+    let said = told(&[Effect::EmptyPage], 1);
+    assert!(
+        said.contains("FAILED: no user where 50 were asked for"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("sort by id"),
+        "nothing is claimed behind it: {said}"
+    );
     let said = told(&[Effect::RowsHidden { share: 1.0 }], 1);
     assert!(said.contains("there is nobody at all"), "{said}");
     assert!(said.contains("give the account its rights"), "{said}");
@@ -265,7 +274,7 @@ fn the_step_that_fails_is_the_last_one_and_says_how_to_mend_it() {
             &in_there,
             "sort_by_id",
             list,
-            "-",
+            "accept `sortBy=id`",
         ),
         (
             Effect::SemaphoreFull,

@@ -176,3 +176,51 @@ fn a_tighter_limit_that_is_told_is_said_once_and_what_is_left_of_it() {
     let sent = served.sandbox.requests().len() as u64;
     assert_eq!(status(&home), [Some(sent), Some(18_000 - sent)]);
 }
+
+/// Whoever was told to wait: the next one to ask keeps to it, also after a death.
+#[test]
+fn a_wait_that_is_told_outlives_whoever_was_told() {
+    let asks_for = |served: &Served, retry_after: &str| {
+        let retry_after = retry_after.to_owned();
+        let refused = Fault::new(Effect::RateLimited { retry_after });
+        served.sandbox.set_faults(vec![refused]);
+    };
+    let is_left_alone = |served: &Served, home: &Home| {
+        served.sandbox.set_faults(Vec::new());
+        let before = served.sandbox.requests().len();
+        let ran = home.sync("incremental");
+        assert_eq!(ran.code, Some(1), "{ran}");
+        assert!(ran.stdout.contains("wait"), "{ran}");
+        assert_eq!(served.sandbox.requests().len(), before, "{ran}");
+    };
+
+    // A daemon that sits it out is killed.
+    let (served, home) = scene();
+    done(&home.sync("full"));
+    rewrite(&home, "\"100ms\"", "\"5m\"");
+    asks_for(&served, "200");
+    let mut daemon = home.start(&["run"]);
+    heard(&mut daemon, "refuses requests");
+    let told = || {
+        let ran = home.run(&["status", "--json"]);
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()["not_before"].is_string()
+    };
+    while !told() {
+        daemon.is_alive();
+    }
+    daemon.kill();
+    let _killed = daemon.finish(TIME_LIMIT);
+    let said = home.run(&["status"]).stdout;
+    assert!(said.contains("asked to be left alone"), "{said}");
+    // One that has less patience says so at once.
+    rewrite(&home, "\"5m\"", "\"100ms\"");
+    is_left_alone(&served, &home);
+
+    // A command that was told, where no daemon runs.
+    let (served, home) = scene();
+    done(&home.sync("full"));
+    asks_for(&served, "3000");
+    let ran = home.run(&["check"]);
+    assert_eq!(ran.code, Some(1), "{ran}");
+    is_left_alone(&served, &home);
+}
