@@ -239,7 +239,6 @@ async fn in_mirror(
 ) -> anyhow::Result<Ended> {
     if let Request::Relink { instance } = &request {
         execute::relink(&mirror, settings, instance).await?;
-        requests::forget_wait(mirror.path(), &InstanceName::parse(instance)?)?;
         return Ok(Ended::Done);
     }
     let surroundings = outside::surroundings()?;

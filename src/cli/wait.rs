@@ -13,18 +13,20 @@ use super::reading::{self, Reading};
 use super::words;
 use crate::clock::{Clock as _, SystemClock};
 use crate::mirror::Reader;
-use crate::mirror::read::{Covered, Health};
+use crate::mirror::read::{Coverage, Covered, Health};
 use crate::model::time::our_text;
 use crate::model::{Foreign, InstanceName, ResourceType};
 
 /// Wait until the mirror has every change up to a moment
 ///
 /// Returns once a sync has succeeded whose first answer was dated, by the instance, in a later second than this moment: every change
-/// that had its stamp by then is in the mirror. A script that has changed a user reads its own write so. TIME is of the
-/// instance's clock: `musterd check` says how far it is from ours.
+/// that had its stamp by then is in the mirror, but for resources that could not be understood (see the table `rejects`). A
+/// script that has changed a user reads its own write so. TIME is of the instance's clock: best is the `meta.lastModified` of the
+/// answer to the write; `musterd check` says how far that clock is from ours.
 ///
 /// Who is gone, and a change without a stamp, is noticed by complete full syncs only: --full waits for one. Exits 3 when the time is
-/// up, or when something of the instance is held, since the mirror keeps the old value of that.
+/// up, or when something of the instance is held, since the mirror keeps the old value of that; at once where it looks like another
+/// directory, of which nothing is applied.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,16 +57,23 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
     let reader = Reader::open(&path)?;
     reading::check_instance(&reader, &args.instance)?;
     let mut mirror = Following::new(reader, &path)?;
+    let name = InstanceName::parse(&args.instance)?;
     let found = match args.timeout {
-        Some(timeout) => tokio::time::timeout(timeout, covered(&args, &mut mirror)).await,
-        None => Ok(covered(&args, &mut mirror).await),
+        Some(timeout) => tokio::time::timeout(timeout, covered(&args, &name, &mut mirror)).await,
+        None => Ok(covered(&args, &name, &mut mirror).await),
     };
     let health = health(&args, mirror.reader())?;
     let Ok(found) = found else {
-        exit::note(&time_is_up(&args, mirror.reader(), health.as_ref())?);
+        exit::note(&time_is_up(&args, &name, mirror.reader(), health.as_ref())?);
         return Ok(Exit::Attention);
     };
-    let found = found?;
+    let found = match found? {
+        Ok(found) => found,
+        Err(why) => {
+            exit::note(&why);
+            return Ok(Exit::Attention);
+        }
+    };
     let mut out = Output::stdout();
     if args.reading.json {
         out.json(&json!({
@@ -91,27 +100,45 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Waits for the sync that covers the moment.
-async fn covered(args: &Args, mirror: &mut Following) -> anyhow::Result<Covered> {
-    let name = InstanceName::parse(&args.instance)?;
+/// Waits for the sync that covers the moment. Inside, an error says why none will come before a person has done something.
+async fn covered(
+    args: &Args,
+    name: &InstanceName,
+    mirror: &mut Following,
+) -> anyhow::Result<Result<Covered, String>> {
     let mut looked_at = None;
     loop {
         let reader = mirror.reader();
-        let source = reader.source(&name, ResourceType::User)?;
+        let health = health(args, reader)?;
+        let source = reader.source(name, ResourceType::User)?;
         let succeeded_at = match args.full {
             true => source.last_full_success_at,
             false => source.last_success_at,
         };
-        // Syncs of other instances are committed as well; of all of them those of this one are looked for only when there is one.
-        if succeeded_at.is_some() && succeeded_at != looked_at {
-            looked_at = succeeded_at;
-            let found = reader.covered(&args.instance, args.full)?;
-            if let Some(found) = found.filter(|found| found.covers(args.covers)) {
-                return Ok(found);
+        let state = health.map(|health| health.state);
+        // Syncs of other instances are committed as well: those of this one are looked for where something is new.
+        let is_now = Some((succeeded_at, state.clone()));
+        if is_now != looked_at {
+            looked_at = is_now;
+            let instance = Foreign(&args.instance);
+            match reader.coverage(name, args.full)? {
+                Coverage::Covered(found) if found.covers(args.covers) => return Ok(Ok(found)),
+                Coverage::Covered(_) | Coverage::Nothing => {}
+                Coverage::Open(hold_id) => {
+                    return Ok(Err(format!(
+                        "`{instance}` looks like another directory: nothing is applied before hold {hold_id} is approved, see \
+                         `musterd holds show {hold_id}`"
+                    )));
+                }
+                Coverage::Approved(hold_id) => {
+                    return Ok(Err(format!(
+                        "hold {hold_id} is approved, and nothing is applied before a complete full sync has taken the new \
+                         directory over: `musterd sync {instance} --mode full` does so now"
+                    )));
+                }
             }
         }
-        let health = health(args, reader)?;
-        if health.is_none_or(|health| health.state == "unlinked") {
+        if state.is_none_or(|state| state == "unlinked") {
             let instance = Foreign(&args.instance);
             let message =
                 format!("`{instance}` is not in the configuration: it is not synced any more");
@@ -128,11 +155,16 @@ fn health(args: &Args, reader: &Reader) -> anyhow::Result<Option<Health>> {
     Ok(all.find(|health| health.instance == args.instance))
 }
 
-fn time_is_up(args: &Args, reader: &Reader, health: Option<&Health>) -> anyhow::Result<String> {
-    let so_far = match reader.covered(&args.instance, args.full)? {
-        Some(found) => format!("the mirror has everything before {}", found.before),
-        None if args.full => "no complete full sync is known yet".to_owned(),
-        None => "no sync is known yet that received everything".to_owned(),
+fn time_is_up(
+    args: &Args,
+    name: &InstanceName,
+    reader: &Reader,
+    health: Option<&Health>,
+) -> anyhow::Result<String> {
+    let so_far = match reader.coverage(name, args.full)? {
+        Coverage::Covered(found) => format!("the mirror has everything before {}", found.before),
+        _ if args.full => "no complete full sync is known yet".to_owned(),
+        _ => "no sync is known yet that received everything".to_owned(),
     };
     let error = health.and_then(|health| health.last_error.as_deref());
     let error = error.filter(|_| health.is_some_and(|health| health.state == "failing"));

@@ -13,6 +13,7 @@ use super::Loader;
 use super::fleet::Fleet;
 use super::link::{self, Link, PinError};
 use super::removal;
+use super::requests::Keep;
 use crate::clock::SharedClock;
 use crate::config::{self, Settings};
 use crate::control::{Ended, Execute, Lines, Request};
@@ -55,14 +56,21 @@ impl Execute for Executor {
                 let read = || Ok(self.fleet.mirror.reader()?);
                 let clock = &self.fleet.clock;
                 match self.fleet.named(&instances) {
-                    Ok(links) => dry_run(&links, &read, mode, clock, &lines, &stop).await,
+                    Ok(links) => {
+                        let planned = dry_run(&links, &read, mode, clock, &lines, &stop).await;
+                        // What it was told to wait stands for all.
+                        self.fleet.keep_requests(Keep::Now).await;
+                        planned
+                    }
                     Err(error) => Err(error),
                 }
             }
             Request::Check { instances } => match self.fleet.named(&instances) {
                 Ok(links) => {
                     let read = || Ok(Some(self.fleet.mirror.reader()?));
-                    check(&links, &read, &self.fleet.clock, &lines, &stop).await
+                    let checked = check(&links, &read, &self.fleet.clock, &lines, &stop).await;
+                    self.fleet.keep_requests(Keep::Now).await;
+                    checked
                 }
                 Err(error) => Err(error),
             },

@@ -3,6 +3,7 @@
 //! The daemon and a command that found the lock free do the same work through this.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
@@ -38,6 +39,8 @@ pub struct Fleet {
     /// Counts what was sent within the hour.
     requests: Arc<Requests>,
     in_force: RwLock<InForce>,
+    /// Whether tidying failed the last time: it is told once.
+    is_untidy: AtomicBool,
     /// One removal of an instance's users at a time.
     pub(super) removals: Mutex<()>,
 }
@@ -88,6 +91,7 @@ impl Fleet {
             reporter,
             meter: Meter::default(),
             in_force: RwLock::new(in_force),
+            is_untidy: AtomicBool::default(),
             removals: Mutex::default(),
         })
     }
@@ -191,9 +195,6 @@ impl Fleet {
             // One sync of a source and mode at a time; full ones also wait for a place among all
             // instances. Whoever waited looks again: the baseline may have come meanwhile.
             let _turn = link.lane(mode).lock().await;
-            if !self.in_force().links.contains_key(&link.name) {
-                return Err(mirror::Error::NotLinked(link.name.clone()));
-            }
             if self.mode_of(source, asked).await? != mode {
                 continue;
             }
@@ -203,6 +204,9 @@ impl Fleet {
                 Mode::Full => places.acquire_owned().await.ok(),
                 Mode::Incremental => None,
             };
+            if !self.in_force().links.contains_key(&link.name) {
+                return Err(mirror::Error::NotLinked(link.name.clone()));
+            }
             let order = Order {
                 mode: Some(mode),
                 ..order
@@ -256,7 +260,10 @@ impl Fleet {
         instance: &InstanceName,
         cancel: &CancellationToken,
     ) -> Result<(), mirror::Error> {
-        match self.tidy(cancel).await {
+        let tidied = self.tidy(cancel).await;
+        let was_untidy = self.is_untidy.swap(tidied.is_err(), Ordering::Relaxed);
+        match tidied {
+            Err(error) if was_untidy && !error.is_fatal() => Ok(()),
             Err(error) if !error.is_fatal() => {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 warn!(%instance, error, "what is old cannot be trimmed, or the log not be moved; the sync itself is in the mirror");
@@ -476,6 +483,11 @@ mod tests {
             .unwrap()
     }
 
+    fn acme_of(settings: &Settings) -> Arc<Link> {
+        let links = super::super::link::prepare(settings, &surroundings());
+        links.unwrap().into_values().next().unwrap()
+    }
+
     fn acme(fleet: &Fleet) -> Arc<Link> {
         fleet.links().pop().unwrap()
     }
@@ -512,6 +524,41 @@ mod tests {
         assert_eq!(after.client.spent().snapshot().requests, 3);
         drop(under_way);
         assert!(after.lane(Mode::Full).try_lock().is_ok());
+    }
+
+    /// What was told by one server is none of the other's, in this process or behind a restart.
+    #[tokio::test]
+    async fn a_new_address_has_no_wait_of_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = fleet(folder.path()).await;
+        let before = acme(&fleet);
+        let later = fleet.clock.now() + Duration::from_secs(600);
+        before.client.set_not_before(later);
+        before.client.spent().request();
+        fleet.keep_requests(Keep::Now).await;
+        let mut moved = settings(folder.path(), 2, 100);
+        let instance = moved.instances.values_mut().next().unwrap();
+        instance.client.origin = "https://new.service-now.com".parse().unwrap();
+        let pin = super::super::link::pins(&moved).pop().unwrap();
+        let relinked = fleet.mirror.write(move |writer| writer.relink(&pin));
+        relinked.await.unwrap();
+        fleet.reassemble(&moved, &surroundings()).await.unwrap();
+        assert_eq!(acme(&fleet).client.not_before(), None);
+        acme(&fleet).client.spent().request();
+
+        // As a start finds it: the file had it of the old address.
+        before.client.set_not_before(later);
+        fleet.requests.note([&before], fleet.clock.now());
+        fleet.requests.keep(Keep::Now).await;
+        let path = fleet.mirror.path();
+        super::super::requests::heed(path, &[acme(&fleet)], &fleet.clock).await;
+        assert_eq!(acme(&fleet).client.not_before(), None);
+        let again = acme_of(&settings(folder.path(), 2, 100));
+        super::super::requests::heed(path, std::slice::from_ref(&again), &fleet.clock).await;
+        assert!(
+            again.client.not_before().is_some(),
+            "of the address that asked for it"
+        );
     }
 
     #[tokio::test]

@@ -151,7 +151,10 @@ impl Link {
             Arc::clone(&surroundings.clock),
             surroundings.seed.wrapping_add(place),
         );
-        if let Some(link) = before {
+        // Another address is another server, with limits and waits of its own.
+        let same_server =
+            before.filter(|link| link.settings.client.origin == settings.client.origin);
+        if let Some(link) = same_server {
             client = client.going_on(&link.client);
         }
         Ok(Self {
@@ -159,7 +162,7 @@ impl Link {
             settings: settings.clone(),
             client: Arc::new(client),
             lanes: before.map_or_else(Arc::default, |link| Arc::clone(&link.lanes)),
-            noted: before.map_or_else(Arc::default, |link| Arc::clone(&link.noted)),
+            noted: same_server.map_or_else(Arc::default, |link| Arc::clone(&link.noted)),
         })
     }
 

@@ -18,7 +18,6 @@ use super::link::Link;
 use crate::clock::SharedClock;
 use crate::metrics::textfile;
 use crate::mirror;
-use crate::model::InstanceName;
 
 /// What one instance was sent, as `musterd status` shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,9 +40,18 @@ struct OfInstance {
     per_hour: Option<u32>,
     /// Until when it asked to be left alone.
     #[serde(default)]
-    not_before: Option<Timestamp>,
+    wait: Option<Wait>,
     /// Requests by minute, counted from 1970.
     minutes: BTreeMap<i64, u64>,
+}
+
+/// What an instance asked for. Where it has moved since, that is another server's to ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Wait {
+    /// Where it was.
+    origin: String,
+    /// Nothing is sent before.
+    until: Timestamp,
 }
 
 /// When the file is written.
@@ -85,7 +93,7 @@ pub fn sent(mirror: &Path, now: Timestamp) -> Option<BTreeMap<String, Sent>> {
         Sent {
             last_hour,
             left: instance.per_hour.map(left),
-            not_before: instance.not_before,
+            not_before: instance.wait.as_ref().map(|wait| wait.until),
         }
     };
     let instances = hour.0.iter();
@@ -98,25 +106,9 @@ pub async fn heed(mirror: &Path, links: &[Arc<Link>], clock: &SharedClock) {
     Requests::beside(mirror).await.heed(links, clock.now());
 }
 
-/// Forgets until when an instance asked to be left alone: it has moved.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn forget_wait(mirror: &Path, instance: &InstanceName) -> io::Result<()> {
-    let path = path(mirror);
-    let Some(mut hour) = read(&path) else {
-        return Ok(());
-    };
-    let known = hour.0.get_mut(instance.as_str());
-    match known.and_then(|instance| instance.not_before.take()) {
-        Some(_) => write(&path, &hour),
-        None => Ok(()),
-    }
-}
-
-/// Adds what a command has sent while no daemon runs, where there is a mirror.
+/// Adds what a command has sent while no daemon runs, also before there is a mirror.
 pub async fn add(mirror: &Path, links: Vec<Arc<Link>>, clock: &SharedClock) {
-    if mirror.is_file() {
+    if mirror.parent().is_some_and(Path::is_dir) {
         let requests = Requests::beside(mirror).await;
         requests.note(&links, clock.now());
         requests.keep(Keep::Now).await;
@@ -144,8 +136,9 @@ impl Requests {
         hour.forget(now);
         for link in links {
             let kept = hour.0.get(link.name.as_str());
-            if let Some(not_before) = kept.and_then(|instance| instance.not_before) {
-                link.client.set_not_before(not_before);
+            let wait = kept.and_then(|instance| instance.wait.as_ref());
+            if let Some(wait) = wait.filter(|wait| wait.origin == origin(link)) {
+                link.client.set_not_before(wait.until);
             }
         }
     }
@@ -160,7 +153,10 @@ impl Requests {
             let new = total - link.noted.swap(total, Ordering::Relaxed).min(total);
             let instance = hour.0.entry(link.name.to_string()).or_default();
             instance.per_hour = link.client.per_hour();
-            instance.not_before = link.client.not_before();
+            instance.wait = link.client.not_before().map(|until| Wait {
+                origin: origin(link),
+                until: whole_second(until),
+            });
             if new > 0 {
                 let sent = instance.minutes.entry(minute(now)).or_default();
                 *sent = sent.saturating_add(new);
@@ -168,9 +164,7 @@ impl Requests {
         }
         hour.forget(now);
         hour.0.retain(|name, instance| {
-            linked.contains(&**name)
-                || !instance.minutes.is_empty()
-                || instance.not_before.is_some()
+            linked.contains(&**name) || !instance.minutes.is_empty() || instance.wait.is_some()
         });
     }
 
@@ -190,7 +184,9 @@ impl Requests {
         match tokio::task::spawn_blocking(move || write(&path, &written)).await {
             Ok(Ok(())) => *kept = (hour, Some(Instant::now())),
             // It is tried again within a minute. A disk that is full is told of by syncs.
-            Ok(Err(error)) => debug!(%error, "what was sent within the hour cannot be kept"),
+            Ok(Err(error)) => {
+                debug!(%error, "what was sent within the hour, and what instances asked to wait, cannot be kept")
+            }
             Err(error) => debug!(%error, "what was sent within the hour is not kept"),
         }
     }
@@ -203,13 +199,23 @@ impl Hour {
         let hour = minute - MINUTES + 1..=minute;
         for instance in self.0.values_mut() {
             instance.minutes.retain(|minute, _| hour.contains(minute));
-            instance.not_before = instance.not_before.filter(|moment| *moment > now);
+            instance.wait = instance.wait.take().filter(|wait| wait.until > now);
         }
     }
 }
 
 fn minute(moment: Timestamp) -> i64 {
     moment.as_second().div_euclid(60)
+}
+
+fn origin(link: &Link) -> String {
+    link.client.options().origin.origin().ascii_serialization()
+}
+
+/// Not earlier, and the same each time that it is asked: what is left is measured from now.
+fn whole_second(moment: Timestamp) -> Timestamp {
+    let second = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
+    Timestamp::from_second(second).unwrap_or(moment)
 }
 
 fn path(mirror: &Path) -> PathBuf {
@@ -243,7 +249,10 @@ mod tests {
     fn hour(minutes: &[(&str, u64)]) -> Hour {
         let instance = OfInstance {
             per_hour: Some(100),
-            not_before: Some(at("2026-03-01T12:45:00Z")),
+            wait: Some(Wait {
+                origin: "https://acme.service-now.com".to_owned(),
+                until: at("2026-03-01T12:45:00Z"),
+            }),
             minutes: minutes
                 .iter()
                 .map(|(text, n)| (minute(at(text)), *n))
@@ -288,8 +297,6 @@ mod tests {
         );
         write(&path(&mirror), &hour(&[("2026-03-01T12:30:00Z", 101)])).unwrap();
         assert_eq!(acme(now).left, Some(0));
-        forget_wait(&mirror, &InstanceName::parse("acme").unwrap()).unwrap();
-        assert_eq!(acme(now).not_before, None);
         let absurd = [
             ("2026-03-01T12:30:00Z", u64::MAX),
             ("2026-03-01T12:29:00Z", 1),

@@ -1,54 +1,96 @@
 //! Up to when the mirror is known to have all that an instance had.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::params;
 
-use super::column::json;
+use super::column::{json, time};
 use super::error::Error;
+use super::holds::SourceChange;
 use super::read::Reader;
-use crate::model::{Certificate, Mode, ResourceType};
+use crate::model::{Certificate, InstanceName, Mode, ResourceType};
 
 /// A sync that succeeded, as far as it says up to when the mirror is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Covered {
     /// Its `syncs.id`.
     pub sync_id: i64,
-    /// The `Date` of the first page's answer, by the instance's clock, to the second: what had a stamp before that second began was
-    /// there to be read.
+    /// By the instance's clock, to the second: what had a stamp before that second began was there to be read.
     pub before: Timestamp,
 }
 
-/// Read only until one is found: there may be millions of syncs, but the newest that covers anything is hardly older than a day.
+/// What is known of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// No sync is known that received every row, or it is forgotten (`mirror.sync_history`).
+    Nothing,
+    /// This one did.
+    Covered(Covered),
+    /// It looks like another directory: nothing that was read is in the mirror before a person approves this hold.
+    Open(i64),
+    /// A person approved this hold: the next complete full sync takes the directory over, and until then nothing is applied.
+    Approved(i64),
+}
+
+/// Read only as far as needed: there may be millions of syncs, but the newest that covers anything is hardly older than a day.
 const NEWEST_FIRST: &str = "
-    SELECT id, certificate FROM syncs
+    SELECT id, certificate, mode, started_at, finished_at FROM syncs
     WHERE instance = ?1 AND resource = ?2 AND outcome = 'succeeded' AND (mode = ?3 OR NOT ?4)
     ORDER BY id DESC";
 
 impl Reader {
-    /// What the newest sync covers that succeeded and received every row; with `full`, the newest complete full one, which also
-    /// notices who is gone and changes without a stamp. `None`: there was none, or it is forgotten (`mirror.sync_history`).
+    /// What is covered by syncs that succeeded and received every row; with `full`, by complete full ones, which also notice who is
+    /// gone and changes without a stamp.
     ///
     /// # Errors
     /// Of the database.
-    pub fn covered(&self, instance: &str, full: bool) -> Result<Option<Covered>, Error> {
+    pub fn coverage(&self, instance: &InstanceName, full: bool) -> Result<Coverage, Error> {
+        let _snapshot = self.conn.unchecked_transaction()?;
+        match self.source_change(instance)? {
+            SourceChange::None => {}
+            SourceChange::Open(hold_id) => return Ok(Coverage::Open(hold_id)),
+            SourceChange::Approved(hold_id) => return Ok(Coverage::Approved(hold_id)),
+        }
+        let mut best: Option<Covered> = None;
         let mut syncs = self.conn.prepare_cached(NEWEST_FIRST)?;
-        let resource = ResourceType::User.as_str();
-        let mut rows = syncs.query(params![instance, resource, Mode::Full.as_str(), full])?;
+        let bound = params![
+            instance.as_str(),
+            ResourceType::User.as_str(),
+            Mode::Full.as_str(),
+            full
+        ];
+        let mut rows = syncs.query(bound)?;
         while let Some(row) = rows.next()? {
+            let is_full = row.get_ref(2)?.as_str().ok() == Some(Mode::Full.as_str());
             let certificate: Option<Certificate> = json(row, 1)?;
             let is_enough = |certificate: &Certificate| match full {
                 true => certificate.as_complete().is_some(),
                 false => certificate.read_every_row(),
             };
-            let before = certificate
+            let date = certificate
                 .filter(is_enough)
                 .and_then(|found| found.first_date);
-            if let Some(before) = before {
+            let Some(date) = date else { continue };
+            // A full crawl begins after the answer that has the date. An incremental one's rows are in that answer, which is dated
+            // when it is sent: they were read within the time that all of it took.
+            let took = match (is_full, time(row, 3)?, time(row, 4)?) {
+                (false, Some(started_at), Some(finished_at)) => {
+                    finished_at.duration_since(started_at).as_secs().max(0) + 1
+                }
+                _ => 0,
+            };
+            let before = date
+                .saturating_sub(SignedDuration::from_secs(took))
+                .unwrap_or(date);
+            if best.is_none_or(|best| before > best.before) {
                 let sync_id = row.get(0)?;
-                return Ok(Some(Covered { sync_id, before }));
+                best = Some(Covered { sync_id, before });
+            }
+            // A full one that ended later may have begun earlier than the newest incremental one.
+            if full || !is_full {
+                break;
             }
         }
-        Ok(None)
+        Ok(best.map_or(Coverage::Nothing, Coverage::Covered))
     }
 }
 
@@ -63,88 +105,147 @@ impl Covered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, INCREMENTAL, World, plan_of, time, titled};
+    use super::super::testing::{FULL, How, INCREMENTAL, World, name, plan_of, time, titled};
     use super::*;
     use crate::model::{Doubt, Outcome, Verdict};
 
-    #[tokio::test]
-    async fn what_is_covered_is_told_by_the_newest_crawl_that_received_every_row() {
-        let mut world = World::new().await;
-        assert_eq!(world.reader().covered("acme", false).unwrap(), None);
-        world.sync_as(FULL, &[titled("a", "1")]).await;
-        // No answer had a date.
-        assert_eq!(world.reader().covered("acme", false).unwrap(), None);
+    /// A sync with this outcome and certificate, that took so many seconds.
+    async fn sync(
+        world: &mut World,
+        how: How,
+        date: &str,
+        took: i64,
+        outcome: Outcome,
+        doubts: &[Doubt],
+    ) {
+        let stage = world.stage(how.mode);
+        let (batch, finish) = world.ending(&stage).await;
+        let mut row = finish.sync;
+        row.id = batch.sync_id;
+        row.outcome = outcome;
+        row.started_at = row.finished_at - SignedDuration::from_secs(took);
+        row.certificate = row.certificate.map(|certificate| Certificate {
+            verdict: if doubts.is_empty() {
+                Verdict::Complete
+            } else {
+                Verdict::Partial
+            },
+            reasons: doubts.to_vec(),
+            first_date: Some(time(date)),
+            ..certificate
+        });
+        let written = world.mirror.write(move |writer| writer.fail(&row, None));
+        written.await.unwrap();
+    }
 
-        let rows = [
+    fn covered(world: &World, full: bool) -> Option<String> {
+        match world.reader().coverage(&name("acme"), full).unwrap() {
+            Coverage::Nothing => None,
+            Coverage::Covered(covered) => Some(covered.before.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_covered_is_told_by_crawls_that_received_every_row() {
+        let mut world = World::new().await;
+        assert_eq!(covered(&world, false), None);
+        world.sync_as(FULL, &[titled("a", "1")]).await;
+        assert_eq!(covered(&world, false), None, "no answer had a date");
+
+        let (good, bad) = (Outcome::Succeeded, Outcome::Failed);
+        let (unreadable, hidden) = ([Doubt::UnreadableId], [Doubt::RowsHidden]);
+        let steps: [(How, &str, i64, Outcome, &[Doubt], [&str; 2]); 7] = [
+            (FULL, "12:00:00", 90, good, &[], ["12:00:00", "12:00:00"]),
             (
-                "full",
-                "2026-03-01T12:00:00Z",
-                Verdict::Complete,
-                Outcome::Succeeded,
-                vec![],
+                FULL,
+                "12:01:00",
+                90,
+                good,
+                &unreadable,
+                ["12:00:00", "12:01:00"],
+            ),
+            // Its rows may have been read as long before the date as all of it took.
+            (
+                INCREMENTAL,
+                "12:02:00",
+                6,
+                good,
+                &[],
+                ["12:00:00", "12:01:53"],
             ),
             (
-                "full",
-                "2026-03-01T12:01:00Z",
-                Verdict::Partial,
-                Outcome::Succeeded,
-                vec![Doubt::UnreadableId],
+                INCREMENTAL,
+                "12:03:00",
+                1,
+                good,
+                &hidden,
+                ["12:00:00", "12:01:53"],
             ),
             (
-                "incremental",
-                "2026-03-01T12:02:00Z",
-                Verdict::Complete,
-                Outcome::Succeeded,
-                vec![],
+                INCREMENTAL,
+                "12:04:00",
+                1,
+                bad,
+                &[],
+                ["12:00:00", "12:01:53"],
             ),
-            (
-                "incremental",
-                "2026-03-01T12:03:00Z",
-                Verdict::Partial,
-                Outcome::Succeeded,
-                vec![Doubt::RowsHidden],
-            ),
-            (
-                "incremental",
-                "2026-03-01T12:04:00Z",
-                Verdict::Complete,
-                Outcome::Failed,
-                vec![],
-            ),
+            // One that began earlier, and ends now.
+            (FULL, "12:00:50", 300, good, &[], ["12:00:50", "12:01:53"]),
+            (FULL, "12:05:00", 9, good, &[], ["12:05:00", "12:05:00"]),
         ];
-        let mut before = Vec::new();
-        for (mode, date, verdict, outcome, reasons) in rows {
-            let how = if mode == "full" { FULL } else { INCREMENTAL };
-            let stage = world.stage(how.mode);
-            let (batch, finish) = world.ending(&stage).await;
-            let mut row = finish.sync;
-            row.outcome = outcome;
-            row.certificate = row.certificate.map(|certificate| Certificate {
-                verdict,
-                reasons,
-                first_date: Some(time(date)),
-                ..certificate
-            });
-            row.id = batch.sync_id;
-            let written = world.mirror.write(move |writer| writer.fail(&row, None));
-            written.await.unwrap();
-            let covered = |full| world.reader().covered("acme", full).unwrap();
-            before.push(
-                [false, true].map(|full| covered(full).map(|found| found.before.to_string())),
+        for (how, date, took, outcome, doubts, expected) in steps {
+            let date = format!("2026-03-01T{date}Z");
+            sync(&mut world, how, &date, took, outcome, doubts).await;
+            let expected = expected.map(|time| Some(format!("2026-03-01T{time}Z")));
+            assert_eq!(
+                [true, false].map(|full| covered(&world, full)),
+                expected,
+                "{date}"
             );
         }
-        let [first, second, third] =
-            ["12:00:00", "12:01:00", "12:02:00"].map(|time| Some(format!("2026-03-01T{time}Z")));
-        let expected = [
-            [first.clone(), first.clone()],
-            [second, first.clone()],
-            [third.clone(), first.clone()],
-            [third.clone(), first.clone()],
-            [third, first],
-        ];
-        assert_eq!(before, expected);
-        assert_eq!(world.reader().covered("globex", false).unwrap(), None);
+        let other = world.reader().coverage(&name("globex"), false).unwrap();
+        assert_eq!(other, Coverage::Nothing);
         assert_eq!(plan_of(&world.reader().conn, NEWEST_FIRST), "SCAN syncs");
+    }
+
+    /// Its syncs succeed, and nothing of what they read is in the mirror.
+    #[tokio::test]
+    async fn nothing_is_covered_while_it_looks_like_another_directory() {
+        let mut world = World::new().await;
+        sync(
+            &mut world,
+            FULL,
+            "2026-03-01T12:00:00Z",
+            1,
+            Outcome::Succeeded,
+            &[],
+        )
+        .await;
+        let hold = |state: &'static str| {
+            world.mirror.write(move |writer| {
+                writer.conn.execute("DELETE FROM holds", [])?;
+                writer.conn.execute(
+                    "INSERT INTO holds VALUES (7, 'acme', 1, 'source_changed', NULL, 1, 'l', 'd', ?1, '2026', NULL)",
+                    [state],
+                )?;
+                writer.conn.execute(
+                    "INSERT OR IGNORE INTO hold_changes VALUES (7, 'User', 'a', 'all', 'create', NULL, '{}', NULL, 'held')",
+                    [],
+                )?;
+                Ok(())
+            })
+        };
+        for (state, expected) in [
+            ("open", Coverage::Open(7)),
+            ("approved", Coverage::Approved(7)),
+        ] {
+            hold(state).await.unwrap();
+            for full in [true, false] {
+                let found = world.reader().coverage(&name("acme"), full).unwrap();
+                assert_eq!(found, expected);
+            }
+        }
     }
 
     #[test]

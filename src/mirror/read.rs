@@ -12,7 +12,7 @@ use super::{connect, file, migrate};
 use crate::model::{Capabilities, InstanceName, ResourceType};
 
 pub use super::chains::{Chain, ChainRow};
-pub use super::covered::Covered;
+pub use super::covered::{Coverage, Covered};
 pub use super::feed::{ChangeQuery, ChangeRow, Feed};
 pub use super::health::{FileSizes, Health, HeldCount, wal_bytes};
 pub use super::holds::{HeldRow, HeldUsers, HoldRow, InTheWay, SourceChange};

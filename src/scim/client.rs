@@ -501,8 +501,8 @@ impl Session {
         }
         // One that does not say for how long is repeated like any other failure.
         if answer.status == http::StatusCode::TOO_MANY_REQUESTS
-            && told.wait.is_some()
-            && client.pace.refused()
+            && let Some(wait) = told.wait
+            && client.pace.refused(wait)
         {
             tracing::warn!(
                 instance = %client.options.instance,

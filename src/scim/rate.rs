@@ -78,20 +78,21 @@ enum Rank {
 pub struct Refusals {
     /// Since when.
     began: Instant,
+    /// Until when the last of them asked to be left alone.
     last: Instant,
     /// Requests that were refused.
     pub count: u64,
 }
 
 impl Refusals {
-    /// From the first refusal to the last one.
+    /// From the first refusal to the end of the last wait.
     #[must_use]
     pub fn lasted(&self) -> Duration {
         self.last - self.began
     }
 }
 
-/// Refusals that are closer to each other are one trouble: a request between them that was taken ends nothing.
+/// A refusal so soon after the wait that another one asked for is the same trouble: requests between them that were taken end nothing.
 const APART: Duration = Duration::from_mins(5);
 
 /// A limit that the instance told us.
@@ -235,8 +236,9 @@ impl Pace {
             .filter(|wait| *wait > max_wait)
     }
 
-    /// Notes that the instance refused a request because there were too many. Returns whether the trouble begins with it.
-    pub fn refused(&self) -> bool {
+    /// Notes that the instance refused a request because there were too many, and asked for this wait. Returns whether the trouble
+    /// begins with it.
+    pub fn refused(&self, wait: Duration) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
         let refusals = state.refusals.get_or_insert(Refusals {
@@ -244,7 +246,7 @@ impl Pace {
             last: now,
             count: 0,
         });
-        refusals.last = now;
+        refusals.last = refusals.last.max(now + wait.min(LONGEST_WAIT));
         refusals.count += 1;
         refusals.count == 1
     }
@@ -253,7 +255,7 @@ impl Pace {
     pub fn taken(&self) -> Option<Refusals> {
         let now = Instant::now();
         let mut state = self.lock();
-        let is_over = |refusals: &Refusals| now - refusals.last >= APART;
+        let is_over = |refusals: &Refusals| now.saturating_duration_since(refusals.last) >= APART;
         let over = state.refusals.filter(is_over)?;
         state.refusals = None;
         Some(over)
@@ -713,15 +715,19 @@ mod tests {
         assert_eq!(gate.learn(told(1_000)), None);
         assert_eq!(gate.learn(told(500)), NonZeroU32::new(450));
 
-        assert!(gate.refused());
-        tokio::time::sleep(Duration::from_secs(200)).await;
-        assert_eq!(gate.taken(), None, "by turns");
-        assert!(!gate.refused());
-        tokio::time::sleep(APART).await;
+        // Always exhausted: it takes one request after each wait.
+        let wait = Duration::from_secs(600);
+        assert!(gate.refused(wait));
+        for _ in 0..3 {
+            tokio::time::sleep(wait).await;
+            assert_eq!(gate.taken(), None, "by turns");
+            assert!(!gate.refused(wait));
+        }
+        tokio::time::sleep(wait + APART).await;
         let over = gate.taken().unwrap();
-        assert_eq!((over.count, over.lasted().as_secs()), (2, 200));
+        assert_eq!((over.count, over.lasted().as_secs()), (4, 2_400));
         assert_eq!(gate.taken(), None, "once");
-        assert!(gate.refused(), "another time");
+        assert!(gate.refused(wait), "another time");
     }
 
     #[tokio::test(start_paused = true)]
