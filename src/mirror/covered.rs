@@ -109,6 +109,10 @@ mod tests {
     use super::*;
     use crate::model::{Doubt, Outcome, Verdict};
 
+    /// How, the date of its first answer, the seconds it took, its outcome, its doubts; and what is covered then, by full ones and
+    /// by any.
+    type Step<'a> = (How, &'a str, i64, Outcome, &'a [Doubt], [&'a str; 2]);
+
     /// A sync with this outcome and certificate, that took so many seconds.
     async fn sync(
         world: &mut World,
@@ -155,7 +159,7 @@ mod tests {
 
         let (good, bad) = (Outcome::Succeeded, Outcome::Failed);
         let (unreadable, hidden) = ([Doubt::UnreadableId], [Doubt::RowsHidden]);
-        let steps: [(How, &str, i64, Outcome, &[Doubt], [&str; 2]); 7] = [
+        let steps: [Step<'_>; 7] = [
             (FULL, "12:00:00", 90, good, &[], ["12:00:00", "12:00:00"]),
             (
                 FULL,
