@@ -3,13 +3,12 @@
 //! The daemon and a command that found the lock free do the same work through this.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::link::{Link, Links, Surroundings, check_pins, named, pins, reuse};
 use super::meter::Meter;
@@ -39,8 +38,6 @@ pub struct Fleet {
     /// Counts what was sent within the hour.
     requests: Arc<Requests>,
     in_force: RwLock<InForce>,
-    /// Whether tidying failed the last time: it is told once.
-    is_untidy: AtomicBool,
     /// One removal of an instance's users at a time.
     pub(super) removals: Mutex<()>,
 }
@@ -91,7 +88,6 @@ impl Fleet {
             reporter,
             meter: Meter::default(),
             in_force: RwLock::new(in_force),
-            is_untidy: AtomicBool::default(),
             removals: Mutex::default(),
         })
     }
@@ -225,7 +221,7 @@ impl Fleet {
                 None => break,
             }
         }
-        self.tidy_after(&source.instance, &context.cancel).await?;
+        self.tidy(&context.cancel).await?;
         Ok(rows)
     }
 
@@ -250,27 +246,8 @@ impl Fleet {
         let (row, answers) = self.keeping_waits(link, approve).await?;
         self.meter.approved(&row);
         self.reporter.approved(&row);
-        self.tidy_after(&source.instance, cancel).await?;
+        self.tidy(cancel).await?;
         Ok((row, answers))
-    }
-
-    /// What a sync has written is in the mirror, also where it cannot be tidied afterwards: the next one tries it again.
-    async fn tidy_after(
-        &self,
-        instance: &InstanceName,
-        cancel: &CancellationToken,
-    ) -> Result<(), mirror::Error> {
-        let tidied = self.tidy(cancel).await;
-        let was_untidy = self.is_untidy.swap(tidied.is_err(), Ordering::Relaxed);
-        match tidied {
-            Err(error) if was_untidy && !error.is_fatal() => Ok(()),
-            Err(error) if !error.is_fatal() => {
-                let error = format!("{:#}", anyhow::Error::new(error));
-                warn!(%instance, error, "what is old cannot be trimmed, or the log not be moved; the sync itself is in the mirror");
-                Ok(())
-            }
-            tidied => tidied,
-        }
     }
 
     /// Does something that asks an instance. What it is told to wait is kept at once, so that a death on the way forgets none of it
