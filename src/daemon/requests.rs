@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::debug;
@@ -52,6 +52,16 @@ struct Wait {
     origin: String,
     /// Nothing is sent before.
     until: Timestamp,
+}
+
+/// What is left of a wait is measured from now, so that its end is never the same to the nanosecond.
+const SAME_WITHIN: SignedDuration = SignedDuration::from_millis(20);
+
+impl Wait {
+    /// Whether this is the same one: the file is not to be written again for it.
+    fn is(&self, origin: &str, until: Timestamp) -> bool {
+        self.origin == origin && self.until.duration_since(until).abs() <= SAME_WITHIN
+    }
 }
 
 /// When the file is written.
@@ -153,9 +163,11 @@ impl Requests {
             let new = total - link.noted.swap(total, Ordering::Relaxed).min(total);
             let instance = hour.0.entry(link.name.to_string()).or_default();
             instance.per_hour = link.client.per_hour();
-            instance.wait = link.client.not_before().map(|until| Wait {
-                origin: origin(link),
-                until: whole_second(until),
+            let known = instance.wait.take();
+            instance.wait = link.client.not_before().map(|until| {
+                let origin = origin(link);
+                let same = known.filter(|known| known.is(&origin, until));
+                same.unwrap_or(Wait { origin, until })
             });
             if new > 0 {
                 let sent = instance.minutes.entry(minute(now)).or_default();
@@ -210,12 +222,6 @@ fn minute(moment: Timestamp) -> i64 {
 
 fn origin(link: &Link) -> String {
     link.client.options().origin.origin().ascii_serialization()
-}
-
-/// Not earlier, and the same each time that it is asked: what is left is measured from now.
-fn whole_second(moment: Timestamp) -> Timestamp {
-    let second = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
-    Timestamp::from_second(second).unwrap_or(moment)
 }
 
 fn path(mirror: &Path) -> PathBuf {
@@ -305,6 +311,23 @@ mod tests {
         assert_eq!(acme(now).last_hour, u64::MAX);
         std::fs::write(path(&mirror), "{").unwrap();
         assert_eq!(sent(&mirror, now), None);
+    }
+
+    #[test]
+    fn a_wait_is_kept_as_it_was_told_and_not_again_for_the_clocks_jitter() {
+        let wait = Wait {
+            origin: "https://acme.service-now.com".to_owned(),
+            until: at("2026-03-01T12:45:00.050Z"),
+        };
+        for (until, same) in [
+            ("2026-03-01T12:45:00.049999Z", true),
+            ("2026-03-01T12:45:00.070Z", true),
+            ("2026-03-01T12:45:00.100Z", false),
+            ("2026-03-01T12:45:00Z", false),
+        ] {
+            assert_eq!(wait.is(&wait.origin, at(until)), same, "{until}");
+        }
+        assert!(!wait.is("https://new.service-now.com", wait.until));
     }
 
     #[tokio::test(start_paused = true)]
