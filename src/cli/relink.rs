@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{handover, outside};
 use crate::config::{self, Secrets};
 use crate::control::Request;
-use crate::daemon::link;
+use crate::daemon::{link, requests};
 use crate::mirror::{Mirror, stage};
 use crate::model::{InstanceName, Mode};
 use crate::sync;
@@ -84,6 +84,9 @@ pub(crate) async fn rename(args: Rename, config: PathBuf) -> anyhow::Result<Exit
     let moved = renamed
         .map_err(anyhow::Error::from)
         .and_then(|()| move_files(mirror.path(), &old, &instance.client.auth_state));
+    if moved.is_ok() {
+        requests::rename(mirror.path(), &old, new).await;
+    }
     mirror.close().await?;
     moved?;
     let mut output = Output::stdout();

@@ -18,6 +18,7 @@ use super::link::Link;
 use crate::clock::SharedClock;
 use crate::metrics::textfile;
 use crate::mirror;
+use crate::model::InstanceName;
 
 /// What one instance was sent, as `musterd status` shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +126,13 @@ pub async fn add(mirror: &Path, links: Vec<Arc<Link>>, clock: &SharedClock) {
     }
 }
 
+/// Gives what is kept of an instance to its new name, while no daemon runs.
+pub async fn rename(mirror: &Path, old: &InstanceName, new: &InstanceName) {
+    let requests = Requests::beside(mirror).await;
+    requests.give(old, new);
+    requests.keep(Keep::Now).await;
+}
+
 impl Requests {
     /// Goes on with what is beside the mirror.
     pub(super) async fn beside(mirror: &Path) -> Self {
@@ -137,6 +145,14 @@ impl Requests {
             path,
             kept: tokio::sync::Mutex::new((hour.clone(), None)),
             hour: Mutex::new(hour),
+        }
+    }
+
+    /// What the new name has of its own stays.
+    fn give(&self, old: &InstanceName, new: &InstanceName) {
+        let mut hour = self.hour.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(instance) = hour.0.remove(old.as_str()) {
+            hour.0.entry(new.to_string()).or_insert(instance);
         }
     }
 
@@ -328,6 +344,19 @@ mod tests {
             assert_eq!(wait.is(&wait.origin, at(until)), same, "{until}");
         }
         assert!(!wait.is("https://new.service-now.com", wait.until));
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_and_asked_for_goes_with_a_new_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let mirror = folder.path().join("mirror.db");
+        let kept = hour(&[("2026-03-01T12:30:00Z", 3)]);
+        write(&path(&mirror), &kept).unwrap();
+        let name = |name| InstanceName::parse(name).unwrap();
+        rename(&mirror, &name("acme"), &name("emea")).await;
+        let renamed = read(&path(&mirror)).unwrap();
+        assert_eq!(renamed.0.keys().collect::<Vec<_>>(), ["emea"]);
+        assert_eq!(renamed.0["emea"], kept.0["acme"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -239,7 +239,7 @@ impl Error {
     }
 }
 
-const OTHER_ACCOUNT: &str = "the mirror belongs to another account, or its folder may not be written: run this as that one, `sudo -u musterd musterd …`";
+const OTHER_ACCOUNT: &str = "the mirror belongs to another account, or its folder may not be written: run this as that one, `sudo -u musterd musterd …`; to read, being in its group is enough";
 
 const MAKE_ROOM: &str =
     "make room on the disk of the mirror; nothing is half-written, and the next sync goes on";
