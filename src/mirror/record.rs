@@ -26,7 +26,7 @@ const RECORD_COLUMNS: [&str; 7] = [
 
 /// Columns of an index that a record may change. SQLite writes an index anew for a column that is set, also to what it was: a page
 /// each, anywhere in the file, a third of all pages that a change writes.
-const INDEXED: [&str; 2] = ["user_name", "email"];
+const INDEXED: [&str; 3] = ["user_name", "email", "manager_id"];
 
 /// In the place of a fingerprint: what was read is held in part, so that it is compared in full each time.
 pub(super) const IN_PART: Fingerprint = [0; 16];
@@ -272,4 +272,42 @@ pub(super) fn observed_at(conn: &Connection, now: Timestamp) -> Result<Timestamp
         .optional()?
         .flatten();
     Ok(newest.map_or(now, |newest| newest.max(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, user};
+    use super::*;
+
+    fn under(manager: &str) -> crate::model::Row {
+        let extension = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+        let more = format!(r#","{extension}":{{"manager":{{"value":"{manager}"}}}}"#);
+        user("a", "2026-01-01T00:00:00Z", &more)
+    }
+
+    #[tokio::test]
+    async fn the_columns_of_indexes_are_those_that_the_schema_has() {
+        let world = World::new().await;
+        let columns: String = world.ask(
+            "SELECT group_concat(name) FROM (
+                 SELECT DISTINCT info.name AS name
+                 FROM pragma_index_list('users') AS list, pragma_index_info(list.name) AS info
+                 WHERE info.name NOT IN ('instance', 'id') ORDER BY 1)",
+        );
+        let mut indexed = INDEXED;
+        indexed.sort_unstable();
+        assert_eq!(columns, indexed.join(","));
+    }
+
+    #[tokio::test]
+    async fn a_change_of_each_indexed_column_reaches_the_row() {
+        let mut world = World::new().await;
+        world.sync(&[under("b")]).await;
+        world.sync(&[under("c")]).await;
+        assert_eq!(
+            world.ask::<String>("SELECT manager_id FROM users WHERE id = 'a'"),
+            "c"
+        );
+        assert_eq!(world.difference(), None);
+    }
 }
