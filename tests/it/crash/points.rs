@@ -52,24 +52,36 @@ fn trimming() {
     every_point(Scene::trimming);
 }
 
-/// Makes every fault at every write of a trial.
-pub(super) fn every_point<T: Trial>(prepare: impl FnOnce() -> T) {
+/// Makes every fault at every write of a trial, the kinds of faults side by side: most of the time is spent on starting processes.
+pub(super) fn every_point<T: Trial + Sync>(prepare: impl FnOnce() -> T) {
     if !traced::is_possible() {
         return;
     }
     let scene = &prepare();
-    let expected = undisturbed(scene);
-    let mut last = 0;
-    let n_kills = each_point(scene, Fault::Kill, |point, home, hit| {
-        if point.nth == 1 {
-            last = 0;
-        }
-        last = judge_killed(scene, &expected, home, hit, last);
+    let expected = &undisturbed(scene);
+    let kill = || {
+        let mut last = 0;
+        each_point(scene, Fault::Kill, |point, home, hit| {
+            if point.nth == 1 {
+                last = 0;
+            }
+            last = judge_killed(scene, expected, home, hit, last);
+        })
+    };
+    let fail = |fault| {
+        each_point(scene, fault, |_, home, hit| {
+            judge_failed(scene, expected, home, hit);
+        })
+    };
+    let (n_kills, failed) = std::thread::scope(|scope| {
+        let failed =
+            [Fault::NoSpace, Fault::Broken].map(|fault| (fault, scope.spawn(move || fail(fault))));
+        let n_kills = kill();
+        let joined = failed.map(|(fault, points)| (fault, points.join()));
+        (n_kills, joined)
     });
-    for fault in [Fault::NoSpace, Fault::Broken] {
-        let n_faults = each_point(scene, fault, |_, home, hit| {
-            judge_failed(scene, &expected, home, hit);
-        });
+    for (fault, n_faults) in failed {
+        let n_faults = n_faults.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // A failed call may be followed by others, that put things in order; hardly ever is one missing.
         assert!(
             n_faults >= n_kills - n_kills / 20,
