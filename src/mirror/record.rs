@@ -276,14 +276,9 @@ pub(super) fn observed_at(conn: &Connection, now: Timestamp) -> Result<Timestamp
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{World, user};
+    use super::super::testing::World;
     use super::*;
-
-    fn under(manager: &str) -> crate::model::Row {
-        let extension = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
-        let more = format!(r#","{extension}":{{"manager":{{"value":"{manager}"}}}}"#);
-        user("a", "2026-01-01T00:00:00Z", &more)
-    }
+    use crate::model::Row;
 
     #[tokio::test]
     async fn the_columns_of_indexes_are_those_that_the_schema_has() {
@@ -301,13 +296,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_of_each_indexed_column_reaches_the_row() {
+        let extension = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+        let somebody = |[name, email, manager]: [&str; 3]| {
+            let raw = format!(
+                r#"{{"id":"a","userName":"{name}","emails":[{{"type":"work","value":"{email}"}}],"{extension}":{{"manager":{{"value":"{manager}"}}}}}}"#
+            );
+            Row {
+                id: ResourceId::new("a"),
+                modified_at: None,
+                raw: raw.into(),
+            }
+        };
         let mut world = World::new().await;
-        world.sync(&[under("b")]).await;
-        world.sync(&[under("c")]).await;
-        assert_eq!(
-            world.ask::<String>("SELECT manager_id FROM users WHERE id = 'a'"),
-            "c"
-        );
+        for row in [
+            ["ann", "ann@example.com", "b"],
+            ["anne", "ann@example.com", "b"],
+            ["anne", "anne@example.com", "b"],
+            ["anne", "anne@example.com", "c"],
+        ] {
+            world.sync(&[somebody(row)]).await;
+            let columns = INDEXED.join(" || ' ' || ");
+            let found: String = world.ask(&format!("SELECT {columns} FROM users WHERE id = 'a'"));
+            assert_eq!(found, row.join(" "));
+        }
         assert_eq!(world.difference(), None);
     }
 }
