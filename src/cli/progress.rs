@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::style::TemplateError;
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::words;
 use crate::sync::{Phase, Progress};
@@ -38,7 +38,7 @@ impl Bars {
             .entry(progress.instance.clone())
             .or_insert_with(|| all.add(ProgressBar::new_spinner()));
         let style = match progress.total {
-            Some(_) => "{prefix:>16} {bar:24} {human_pos}/{human_len} {msg}, {rate}, {eta} left",
+            Some(_) => "{prefix:>16} {bar:24} {human_pos}/{human_len} {msg}{pace}",
             None => "{prefix:>16} {spinner} {human_pos} {msg}",
         };
         if let Ok(style) = style_of(style) {
@@ -74,16 +74,19 @@ impl Bars {
     }
 }
 
-/// A style that also knows `{rate}`: whole things a second.
+/// A style that also knows `{pace}`: whole things a second, and the time that is left. Nothing of it before the first thing is done.
 ///
 /// # Errors
 /// When the template is none.
 pub(crate) fn style_of(template: &str) -> Result<ProgressStyle, TemplateError> {
-    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // One that cannot be written is not shown.
-        let _unshown = write!(out, "{}/s", words::number(state.per_sec().round() as i64));
+    let pace = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        if state.pos() > 0 && state.per_sec() > 0.0 {
+            let rate = words::number(state.per_sec().round() as i64);
+            // One that cannot be written is not shown.
+            let _unshown = write!(out, ", {rate}/s, {:#} left", HumanDuration(state.eta()));
+        }
     };
-    Ok(ProgressStyle::with_template(template)?.with_key("rate", rate))
+    Ok(ProgressStyle::with_template(template)?.with_key("pace", pace))
 }
 
 #[cfg(test)]
@@ -101,7 +104,7 @@ mod tests {
             all: Some(MultiProgress::with_draw_target(target)),
             by_instance: Mutex::default(),
         };
-        for done in [0, 1_000] {
+        let show = |done| {
             bars.show(&Progress {
                 instance: "acme".to_owned(),
                 mode: Mode::Full,
@@ -109,10 +112,12 @@ mod tests {
                 done,
                 total: Some(4_000),
             });
-        }
-        let bar = bars.by_instance.lock().unwrap()["acme"].clone();
-        bar.tick();
-        let shown = terminal.contents();
+            bars.by_instance.lock().unwrap()["acme"].tick();
+            terminal.contents()
+        };
+        let shown = show(0);
+        assert!(shown.ends_with(" 0/4,000 read"), "{shown}");
+        let shown = show(1_000);
         assert!(shown.contains("1,000/4,000 read, "), "{shown}");
         assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
         bars.clear();

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let reader = args.reading.open(config)?;
     // Drawn on stderr, and only on a terminal.
     let bar = ProgressBar::new(reader.rows_to_verify()?).with_style(progress::style_of(
-        "{bar:24} {human_pos}/{human_len} rows compared, {rate}, {eta} left",
+        "{bar:24} {human_pos}/{human_len} rows compared{pace}",
     )?);
     bar.enable_steady_tick(Duration::from_millis(100));
     let verified = reader.verify(&mut |rows| bar.set_position(rows));
