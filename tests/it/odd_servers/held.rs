@@ -542,18 +542,12 @@ impl World {
         self.open_hold()
     }
 
-    /// A daemon that has started.
+    /// A daemon whose first sync is over: it meets nothing of what the test does next.
     fn daemon(&self) -> Running {
         let mut daemon = self.home.start(&["run"]);
         daemon
             .wait_for(TIME_LIMIT, |line| line.contains(r#""message":"started""#))
             .expect("it runs");
-        daemon
-    }
-
-    /// A daemon whose first sync is over: it meets nothing of what the test does next.
-    fn daemon_at_rest(&self) -> Running {
-        let daemon = self.daemon();
         let deadline = Instant::now() + TIME_LIMIT;
         let at_start = "SELECT count(*) FROM syncs WHERE trigger = 'startup'";
         while self.home.one::<i64>(at_start) == 0 {

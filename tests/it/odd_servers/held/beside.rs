@@ -125,7 +125,7 @@ fn who_approves_part_of_a_list_that_is_held_is_told_which_hold_to_approve_first(
 fn an_approval_that_meets_another_directory_names_its_hold() {
     let world = with_baseline();
     let (id, digest) = world.hold_on_ten_inactive();
-    let daemon = world.daemon_at_rest();
+    let daemon = world.daemon();
     world.server.hold_back(|request| request.id.is_some());
     let approve = ["holds", "approve", &id, "--digest", &digest];
     let approving = world.home.start(&approve);
