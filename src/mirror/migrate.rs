@@ -37,6 +37,11 @@ const STEPS: &[Step] = &[
         // It adds an index and views.
         seals: false,
     },
+    Step {
+        sql: include_str!("migrations/0005_groups.sql"),
+        // It adds tables that are empty, and what may be written is another.
+        seals: false,
+    },
 ];
 
 /// The newest schema version.
@@ -178,6 +183,16 @@ mod tests {
              timezone, created_at, modified_at, attributes, first_seen_at, changed_at, changed_seq, gone_at",
         ),
         (
+            "groups",
+            "instance, id, external_id, display_name, description, email, manager_id, manager, type, active, \
+             created_at, modified_at, attributes, member_count, members_known, first_seen_at, changed_at, \
+             changed_seq, gone_at",
+        ),
+        (
+            "memberships",
+            "instance, group_id, member_id, member_type, label, first_seen_at, changed_seq, ended_at",
+        ),
+        (
             "changes",
             "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
              source_modified_at, observed_at",
@@ -221,6 +236,8 @@ mod tests {
         ("instances", "name"),
         ("sources", "instance, resource"),
         ("users", "instance, id"),
+        ("groups", "instance, id"),
+        ("memberships", "instance, group_id, member_id"),
         ("changes", "seq"),
         ("changes_base", "instance, resource, id"),
         ("syncs", "id"),
@@ -401,6 +418,61 @@ mod tests {
         assert_eq!(text(&reading, "PRAGMA integrity_check"), "ok");
         seal::everything(&conn).unwrap();
         assert!(!text(&conn, sealed).starts_with(&kept));
+    }
+
+    #[test]
+    fn the_step_to_version_5_lets_new_words_in_and_touches_no_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mirror.db");
+        let mut conn = Connection::open(&path).unwrap();
+        climb(&mut conn, &STEPS[..4]).unwrap();
+        let record = |table: &str| {
+            format!(
+                "INSERT INTO {table} (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+                 VALUES (?1, 1, 'a', 'Membership', ?2, 'deactivate', ?3, '{{}}', 't')"
+            )
+        };
+        let hold = "INSERT INTO holds (instance, sync_id, guard, count, limit_text, digest, state, opened_at)
+                    VALUES ('a', 1, ?1, 1, 'l', 'd', 'open', 't')";
+        for table in ["changes", "changes_base"] {
+            conn.execute(&record(table), (1, "g/u", "removed"))
+                .unwrap_err();
+        }
+        conn.execute(hold, ["memberships"]).unwrap_err();
+        conn.execute(hold, ["blanking"]).unwrap();
+        seal::everything(&conn).unwrap();
+        conn.execute("UPDATE holds SET count = 2", []).unwrap();
+        let sealed = "SELECT group_concat(hex(seal)) FROM seals WHERE of = 'holds'";
+        let kept = text(&conn, sealed);
+        climb(&mut conn, STEPS).unwrap();
+
+        assert_eq!(schema_difference(&conn).unwrap(), None);
+        // A row that was altered is not sealed as it is now.
+        assert_eq!(text(&conn, sealed), kept);
+        for table in ["changes", "changes_base"] {
+            conn.execute(&record(table), (1, "g/u", "removed")).unwrap();
+            conn.execute(&record(table), (2, "g/v", "fired"))
+                .unwrap_err();
+        }
+        for guard in ["memberships", "group_memberships"] {
+            conn.execute(hold, [guard]).unwrap();
+        }
+        conn.execute(hold, ["whims"]).unwrap_err();
+        // Each text that was to be replaced was there.
+        let schema = text(&conn, "SELECT group_concat(sql) FROM sqlite_master");
+        for (replaced, times) in [
+            ("`removed`: from a group;", 1),
+            ("of a membership its columns", 1),
+            ("of `group_memberships` the group's id", 1),
+            ("the SCIM resource type: `User` or `Group`", 1),
+            ("-- `User` or `Group`", 3),
+            ("-- `User`, `Group` or `Membership`", 3),
+            ("of a membership `GROUP/MEMBER`", 2),
+            ("-- `User`\n", 0),
+        ] {
+            assert_eq!(schema.matches(replaced).count(), times, "{replaced}");
+        }
+        assert_eq!(text(&conn, "PRAGMA integrity_check"), "ok");
     }
 
     #[test]

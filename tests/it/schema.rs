@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::harness::{Row, rows, text};
 
 /// Table, columns in their order, primary key.
-const TABLES: [(&str, &str, &str); 11] = [
+const TABLES: [(&str, &str, &str); 13] = [
     ("feed", "epoch first_seq last_seq", ""),
     (
         "instances",
@@ -26,6 +26,17 @@ const TABLES: [(&str, &str, &str); 11] = [
          location_id location employee_number user_type phone mobile_phone preferred_language locale \
          timezone created_at modified_at attributes first_seen_at changed_at changed_seq gone_at",
         "instance id",
+    ),
+    (
+        "groups",
+        "instance id external_id display_name description email manager_id manager type active created_at \
+         modified_at attributes member_count members_known first_seen_at changed_at changed_seq gone_at",
+        "instance id",
+    ),
+    (
+        "memberships",
+        "instance group_id member_id member_type label first_seen_at changed_seq ended_at",
+        "instance group_id member_id",
     ),
     (
         "changes",
