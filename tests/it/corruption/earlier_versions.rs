@@ -11,7 +11,7 @@ use super::content::Content;
 use super::history;
 
 /// A mirror of each version before this one, and which tables are others when it has been migrated.
-const MIRRORS: [(&[u8], &[&str]); 3] = [
+const MIRRORS: [(&[u8], &[&str]); 4] = [
     (
         include_bytes!("../../data/mirror-v1.db.gz"),
         // It has a column more.
@@ -19,6 +19,7 @@ const MIRRORS: [(&[u8], &[&str]); 3] = [
     ),
     (include_bytes!("../../data/mirror-v2.db.gz"), &["schema"]),
     (include_bytes!("../../data/mirror-v3.db.gz"), &["schema"]),
+    (include_bytes!("../../data/mirror-v4.db.gz"), &["schema"]),
 ];
 
 /// Writes a mirror to this path.
