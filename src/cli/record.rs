@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use super::words;
 use crate::mirror::read::ChangeRow;
-use crate::model::{Foreign, UserColumns};
-use crate::reconcile::mapping;
+use crate::model::user::{TEXT_COLUMNS, TextColumns};
+use crate::model::{Foreign, MemberKind, ResourceType, UserColumns};
+use crate::reconcile::{mapping, members};
 
 /// The longest value that is shown in full; `--json` has them all.
 const MAX_VALUE_CHARS: usize = 60;
@@ -31,6 +32,7 @@ pub(crate) fn line(row: &ChangeRow) -> String {
     );
     let _ = write!(line, "  {}", who(row, &columns));
     let details = match &row.changed {
+        _ if is_membership(row) => Vec::new(),
         None => portrait(&columns),
         Some(changed) => differences(changed.get()),
     };
@@ -45,8 +47,53 @@ pub(crate) fn line(row: &ChangeRow) -> String {
 fn columns(row: &ChangeRow) -> UserColumns {
     row.after
         .as_ref()
-        .and_then(|after| mapping::user_columns(after.get()).ok())
+        .and_then(|after| {
+            let group = || mapping::columns(ResourceType::Group, after.get());
+            match &*row.resource {
+                "User" => mapping::user_columns(after.get()).ok(),
+                "Group" => group().ok().map(|columns| UserColumns {
+                    text: of_user(&columns),
+                    ..columns
+                }),
+                _ => None,
+            }
+        })
         .unwrap_or_default()
+}
+
+/// What a line tells of a group, at the places that a user has it.
+fn of_user(group: &UserColumns) -> TextColumns {
+    let mut text = TextColumns::default();
+    for (place, column) in TEXT_COLUMNS.iter().enumerate() {
+        if matches!(*column, "display_name" | "manager_id" | "manager") {
+            text[place] = group.get_of(ResourceType::Group, column).map(str::to_owned);
+        }
+    }
+    text
+}
+
+fn is_membership(row: &ChangeRow) -> bool {
+    row.resource == ResourceType::Membership.as_str()
+}
+
+/// The member, and the group by its id: its name may be another one by now.
+fn membership(row: &ChangeRow) -> Option<String> {
+    let bold = Style::new().bold();
+    let (group, member) = members::of_canonical(row.after.as_ref()?.get())?;
+    let kind = match member.kind {
+        MemberKind::User => "",
+        MemberKind::Group => "group ",
+    };
+    let name = member.label.as_deref().unwrap_or(&member.id);
+    let way = match &*row.kind {
+        "create" => "in",
+        _ => "out of",
+    };
+    Some(format!(
+        "{kind}{bold}{}{bold:#} {way} group {}",
+        Foreign(name),
+        Foreign(&group)
+    ))
 }
 
 /// `2026-03-01T12:00:03.123Z` to the second.
@@ -66,12 +113,22 @@ fn kind_style(row: &ChangeRow) -> Style {
 /// The display name and the user name; the id where there is neither.
 fn who(row: &ChangeRow, columns: &UserColumns) -> String {
     let bold = Style::new().bold();
+    if let Some(who) = Some(row)
+        .filter(|row| is_membership(row))
+        .and_then(membership)
+    {
+        return who;
+    }
+    let name = |name: &str| match &*row.resource {
+        "Group" => format!("group {bold}{}{bold:#}", Foreign(name)),
+        _ => format!("{bold}{}{bold:#}", Foreign(name)),
+    };
     match (columns.get("display_name"), columns.get("user_name")) {
         (Some(name), Some(user)) => {
             format!("{bold}{}{bold:#} ({})", Foreign(name), Foreign(user))
         }
-        (Some(one), None) | (None, Some(one)) => format!("{bold}{}{bold:#}", Foreign(one)),
-        (None, None) => format!("{bold}{}{bold:#}", Foreign(&row.id)),
+        (Some(one), None) | (None, Some(one)) => name(one),
+        (None, None) => name(&row.id),
     }
 }
 

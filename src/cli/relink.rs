@@ -11,7 +11,7 @@ use crate::config::{self, Secrets};
 use crate::control::Request;
 use crate::daemon::{link, requests};
 use crate::mirror::{Mirror, stage};
-use crate::model::{InstanceName, Mode};
+use crate::model::{InstanceName, Mode, ResourceType};
 use crate::sync;
 
 /// Confirm the new address of an instance
@@ -104,8 +104,10 @@ fn move_files(mirror: &Path, old: &InstanceName, new_auth_state: &Path) -> anyho
         std::fs::rename(&auth_state, new_auth_state)
             .with_context(|| format!("cannot rename `{}`", auth_state.display()))?;
     }
-    for mode in [Mode::Full, Mode::Incremental] {
-        stage::remove_files(&sync::stage_path(mirror, old, mode))?;
+    for resource in [ResourceType::User, ResourceType::Group] {
+        for mode in [Mode::Full, Mode::Incremental] {
+            stage::remove_files(&sync::stage_path(mirror, old, resource, mode))?;
+        }
     }
     Ok(())
 }

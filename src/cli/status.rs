@@ -15,7 +15,7 @@ use super::{watch, words};
 use crate::clock::{Clock as _, SystemClock};
 use crate::daemon::requests::{self, Sent};
 use crate::mirror::LONG_LOG_BYTES;
-use crate::mirror::read::{Health, wal_bytes};
+use crate::mirror::read::{GroupHealth, Health, wal_bytes};
 use crate::model::Foreign;
 use crate::model::time::our_text;
 
@@ -239,6 +239,9 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
             ),
         );
     }
+    for (urgent, sentence) in row.groups.iter().flat_map(|groups| of_groups(row, groups)) {
+        say(urgent, sentence);
+    }
     let probed = row.capabilities.clone().unwrap_or_default();
     if probed.modified_filter.is_lacking() {
         say(
@@ -254,6 +257,51 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
         );
     }
     remarks
+}
+
+/// What is worth saying of the groups of an instance, and whether somebody should look.
+fn of_groups(row: &Health, groups: &GroupHealth) -> Vec<(bool, String)> {
+    let mut sentences = Vec::new();
+    if groups.off {
+        let sentence = "groups are left out: the account is not shown any".to_owned();
+        sentences.push((false, sentence));
+    }
+    if let Some(hold_id) = groups.source_changed_hold_id {
+        let sentence = format!(
+            "its groups look like another directory's: they wait, see `musterd holds show {hold_id}`"
+        );
+        sentences.push((true, sentence));
+    }
+    if let Some(error) = &groups.last_error {
+        let sentence = format!("the last sync of groups failed: {}", Foreign(error));
+        sentences.push((true, sentence));
+    }
+    if groups.known_in_part > 0 {
+        let named: Vec<String> = (groups.examples.iter())
+            .map(|id| format!("`{}`", Foreign(id)))
+            .collect();
+        let more = groups.known_in_part - i64::try_from(named.len()).unwrap_or_default();
+        let more = match more {
+            more if more > 0 => format!(" and {more} more"),
+            _ => String::new(),
+        };
+        let sentence = format!(
+            "not all members are known of {}: {}{more}, so nobody leaves them (`members_known` of the table `groups`)",
+            words::count(groups.known_in_part, "group"),
+            named.join(", ")
+        );
+        sentences.push((false, sentence));
+    }
+    if groups.rejects > 0 {
+        let rejects = words::count(groups.rejects, "group");
+        let sentence = format!("{rejects} could not be understood: see the table `rejects`");
+        sentences.push((false, sentence));
+    }
+    if row.state != "new" && groups.last_success_at.is_some() && groups.baseline_at.is_none() {
+        let sentence = "no complete full sync of groups yet".to_owned();
+        sentences.push((false, sentence));
+    }
+    sentences
 }
 
 /// Two of the default schedule's days and some hours.
@@ -440,6 +488,7 @@ mod tests {
             last_full_success_at: Some("2026-03-01T02:30:00.000Z".to_owned()),
             watermark: Some("2026-03-01T11:59:00Z".to_owned()),
             capabilities: None,
+            groups: None,
         }
     }
 

@@ -101,9 +101,17 @@ fn warn_of_longer_window(
         let Limits {
             deactivations,
             blanking,
-            ..
+            memberships,
+            group_memberships,
+            source_changed: _,
         } = &instance.guard;
-        [("deactivations", deactivations), ("blanking", blanking)].map(|(guard, limit)| {
+        [
+            ("deactivations", deactivations),
+            ("blanking", blanking),
+            ("memberships", memberships),
+            ("group_memberships", group_memberships),
+        ]
+        .map(|(guard, limit)| {
             (
                 limit.window,
                 format!("instances.{name}.guard.{guard}.window"),

@@ -30,7 +30,10 @@ pub(super) const NAME_PATTERN: &str =
 const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 
 /// What instances can be asked to mirror.
-const RESOURCES: [(&str, ResourceType); 1] = [("users", ResourceType::User)];
+const RESOURCES: [(&str, ResourceType); 2] = [
+    ("users", ResourceType::User),
+    ("groups", ResourceType::Group),
+];
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -59,9 +62,17 @@ pub(super) fn read(
     let scim_path = section
         .key("scim_path")
         .and_then(|found| found.text(address::EXPECTED_SCIM_PATH, address::parse_scim_path));
-    let resources = section
-        .key("resources")
-        .and_then(|found| found.words(&RESOURCES));
+    let resources = section.key("resources").and_then(|found| {
+        let mut resources = found.words(&RESOURCES)?;
+        if !resources.contains(&ResourceType::User) {
+            let problem = found.problem("has no \"users\"");
+            notes.problem(problem.expected("\"users\" among them: groups are read beside users"));
+            return None;
+        }
+        // Users first, in whatever order they stand.
+        resources.sort_unstable();
+        Some(resources)
+    });
     let page_size = section
         .key("page_size")
         .and_then(|found| found.count(1..=500));
@@ -116,17 +127,21 @@ fn read_schedule(mut section: Section<'_>, sources: &Sources) -> Option<Schedule
     let in_zone = zone.as_deref().unwrap_or("UTC");
     let incremental = schedule(&mut section, "incremental", in_zone, sources);
     let full = schedule(&mut section, "full", in_zone, sources);
+    let groups = schedule(&mut section, "groups", in_zone, sources);
     let mut splay = section.section("splay");
     let splay_incremental = duration(&mut splay, "incremental", Duration::ZERO..=DAY);
     let splay_full = duration(&mut splay, "full", Duration::ZERO..=DAY);
+    let splay_groups = duration(&mut splay, "groups", Duration::ZERO..=DAY);
     splay.close();
     section.close();
     zone?;
     Some(ScheduleSettings {
         incremental: incremental?,
         full: full?,
+        groups: groups?,
         splay_incremental: splay_incremental?,
         splay_full: splay_full?,
+        splay_groups: splay_groups?,
     })
 }
 
@@ -182,6 +197,8 @@ fn read_retry(mut section: Section<'_>) -> Option<RetryOptions> {
 fn read_guard(mut section: Section<'_>) -> Option<Limits> {
     let deactivations = read_window(section.section("deactivations"));
     let blanking = read_window(section.section("blanking"));
+    let memberships = read_window(section.section("memberships"));
+    let group_memberships = read_window(section.section("group_memberships"));
     let mut source_changed = section.section("source_changed");
     let at_least = users(&mut source_changed, "at_least");
     let percent = percent(&mut source_changed);
@@ -190,6 +207,8 @@ fn read_guard(mut section: Section<'_>) -> Option<Limits> {
     Some(Limits {
         deactivations: deactivations?,
         blanking: blanking?,
+        memberships: memberships?,
+        group_memberships: group_memberships?,
         source_changed: ShareLimit {
             at_least: at_least?,
             percent: percent?,

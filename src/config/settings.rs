@@ -130,30 +130,36 @@ impl InstanceSettings {
 pub struct ScheduleSettings {
     /// When incremental syncs are due.
     pub incremental: Schedule,
-    /// When full syncs are due.
+    /// When full syncs of users are due.
     pub full: Schedule,
+    /// When full syncs of groups are due.
+    pub groups: Schedule,
     /// Incremental syncs start up to so much after their tick.
     pub splay_incremental: Duration,
-    /// Full syncs start up to so much after their tick.
+    /// Full syncs of users start up to so much after their tick.
     pub splay_full: Duration,
+    /// Full syncs of groups start up to so much after their tick.
+    pub splay_groups: Duration,
 }
 
 impl ScheduleSettings {
-    /// When syncs of a mode are due.
+    /// When syncs of a resource type and a mode are due. Incremental ones have one schedule for all.
     #[must_use]
-    pub fn of(&self, mode: Mode) -> &Schedule {
-        match mode {
-            Mode::Full => &self.full,
-            Mode::Incremental => &self.incremental,
+    pub fn of(&self, resource: ResourceType, mode: Mode) -> &Schedule {
+        match (resource, mode) {
+            (_, Mode::Incremental) => &self.incremental,
+            (ResourceType::User, Mode::Full) => &self.full,
+            (ResourceType::Group | ResourceType::Membership, Mode::Full) => &self.groups,
         }
     }
 
-    /// Syncs of a mode start up to so much after their tick.
+    /// They start up to so much after their tick.
     #[must_use]
-    pub fn splay(&self, mode: Mode) -> Duration {
-        match mode {
-            Mode::Full => self.splay_full,
-            Mode::Incremental => self.splay_incremental,
+    pub fn splay(&self, resource: ResourceType, mode: Mode) -> Duration {
+        match (resource, mode) {
+            (_, Mode::Incremental) => self.splay_incremental,
+            (ResourceType::User, Mode::Full) => self.splay_full,
+            (ResourceType::Group | ResourceType::Membership, Mode::Full) => self.splay_groups,
         }
     }
 }

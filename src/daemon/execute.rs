@@ -21,7 +21,7 @@ use crate::mirror::apply::SyncRow;
 use crate::mirror::plan::Planning;
 use crate::mirror::read::{HoldRow, SourceChange};
 use crate::mirror::{self, Mirror, Reader};
-use crate::model::{InstanceName, Mode, Outcome, Trigger};
+use crate::model::{InstanceName, Mode, Outcome, ResourceType, Trigger};
 use crate::scim::check;
 use crate::scim::client::Priority;
 use crate::sync::approve::Fate;
@@ -123,29 +123,12 @@ impl Executor {
                 for row in &rows {
                     lines.row(report(row)).await;
                 }
-                let name = link.name.clone();
-                let standing = fleet.mirror.read(move |reader| {
-                    Ok((reader.open_holds(&name)?, reader.source_change(&name)?))
-                });
-                let (open_holds, change) = standing.await?;
-                let is_held = open_holds > 0 || change != SourceChange::None;
-                let nothing_done = match rows.last() {
-                    None => Some(Mode::Incremental),
-                    // The one that opened the hold says so by what it held.
-                    Some(row) if row.outcome == Outcome::Succeeded && row.held == 0 => {
-                        (change != SourceChange::None).then_some(row.mode)
-                    }
-                    Some(_) => None,
-                };
-                if let Some(mode) = nothing_done {
-                    lines.row(why_nothing(&link.name, mode, change)).await;
+                let mut ended = Ended::Done;
+                for resource in link.settings.resources.iter().copied() {
+                    let last = rows.iter().rfind(|row| row.resource == resource);
+                    ended = worse(ended, outcome(&fleet, &link, resource, last, &lines).await?);
                 }
-                Ok::<_, anyhow::Error>(match rows.last().map(|row| row.outcome) {
-                    Some(Outcome::Failed | Outcome::Cancelled) => Ended::Failed(String::new()),
-                    Some(Outcome::Succeeded) if !is_held => Ended::Done,
-                    // Nothing is done for what looks like another directory.
-                    Some(Outcome::Succeeded) | None => Ended::Attention,
-                })
+                Ok::<_, anyhow::Error>(ended)
             });
         }
         let mut ended = Ended::Done;
@@ -195,7 +178,9 @@ impl Executor {
                 .await;
             return Ok(Ended::Done);
         }
-        match self.fleet.mirror.reader()?.source_change(&link.name)? {
+        let reader = self.fleet.mirror.reader()?;
+        let resource = reader.source_of_hold(hold_id)?;
+        match reader.source_change(&link.name, resource)? {
             SourceChange::None => {}
             SourceChange::Open(other) => bail!(
                 "`{}` looks like another directory: hold {other} comes first, nothing was changed",
@@ -254,6 +239,44 @@ impl Executor {
         }
         Ok(Ended::Done)
     }
+}
+
+/// What a command makes of the syncs of one source, of which this was the last.
+async fn outcome(
+    fleet: &Fleet,
+    link: &Link,
+    resource: ResourceType,
+    last: Option<&SyncRow>,
+    lines: &Lines,
+) -> anyhow::Result<Ended> {
+    let name = link.name.clone();
+    let standing = fleet.mirror.read(move |reader| {
+        let change = reader.source_change(&name, resource)?;
+        Ok((reader.open_holds(&name)?, change))
+    });
+    let (open_holds, change) = standing.await?;
+    let is_held = open_holds > 0 || change != SourceChange::None;
+    let nothing_done = match last {
+        // Groups that are left out have no row either, and need nobody.
+        None if resource != ResourceType::User && change == SourceChange::None => {
+            return Ok(Ended::Done);
+        }
+        None => Some(Mode::Incremental),
+        // The one that opened the hold says so by what it held.
+        Some(row) if row.outcome == Outcome::Succeeded && row.held == 0 => {
+            (change != SourceChange::None).then_some(row.mode)
+        }
+        Some(_) => None,
+    };
+    if let Some(mode) = nothing_done {
+        lines.row(why_nothing(&link.name, mode, change)).await;
+    }
+    Ok(match last.map(|row| row.outcome) {
+        Some(Outcome::Failed | Outcome::Cancelled) => Ended::Failed(String::new()),
+        Some(Outcome::Succeeded) if !is_held => Ended::Done,
+        // Nothing is done for what looks like another directory.
+        Some(Outcome::Succeeded) | None => Ended::Attention,
+    })
 }
 
 /// Says why a sync did nothing for what looks like another directory.
@@ -329,8 +352,14 @@ pub async fn dry_run(
                 progress: progress(lines),
             };
             let reader = read()?;
-            let change = reader.source_change(&source.instance)?;
+            let change = reader.source_change(&source.instance, source.resource)?;
             let known = reader.source(&source.instance, source.resource)?;
+            if source.resource == ResourceType::Group
+                && mode == Some(Mode::Incremental)
+                && sync::choose_mode(mode, &known) == Mode::Full
+            {
+                continue;
+            }
             if change != SourceChange::None && sync::choose_mode(mode, &known) == Mode::Incremental
             {
                 let note = why_nothing(&source.instance, Mode::Incremental, change);
@@ -346,7 +375,16 @@ pub async fn dry_run(
             let each = move |planning: Planning<'_>| {
                 told.row_from_thread(planned(&instance, planning));
             };
-            let planned = sync::dry_run(reader, &source, order, &context, each).await?;
+            let planned = match sync::dry_run(reader, &source, order, &context, each).await {
+                Err(error) if source.resource != ResourceType::User && error.is_forbidden() => {
+                    let note = "groups are left out: the account may not read them";
+                    lines
+                        .row(json!({ "instance": source.instance.as_str(), "note": note }))
+                        .await;
+                    continue;
+                }
+                planned => planned?,
+            };
             if planned.left {
                 let note = why_nothing(&source.instance, planned.mode, change);
                 lines.row(note).await;
@@ -418,7 +456,7 @@ impl Standing {
     fn of(reader: &Reader, instance: &InstanceName) -> Result<Self, mirror::Error> {
         let mut holds = reader.holds(false)?;
         holds.retain(|hold| hold.instance == instance.as_str());
-        let note = match reader.source_change(instance)? {
+        let note = match reader.source_change(instance, ResourceType::User)? {
             SourceChange::Approved(_) => Some(full_sync_first(instance)),
             SourceChange::Open(_) | SourceChange::None => None,
         };

@@ -150,7 +150,8 @@ impl Fleet {
     }
 
     /// Syncs every resource type of one instance, one after the other, each to its row of `syncs`. An
-    /// incremental sync of an instance that looks like another directory does nothing, and has no row.
+    /// incremental sync of an instance that looks like another directory does nothing, and has no row; so does a sync of groups
+    /// that the account may not read.
     ///
     /// # Errors
     /// When the mirror cannot be used.
@@ -161,16 +162,33 @@ impl Fleet {
         cancel: &CancellationToken,
         progress: &Progressing,
     ) -> Result<Vec<SyncRow>, mirror::Error> {
+        let mut rows = Vec::new();
+        for source in link.sources() {
+            let one = self.sync_one(link, source.resource, order, cancel, progress);
+            rows.extend(one.await?);
+        }
+        Ok(rows)
+    }
+
+    /// The same of one resource type.
+    ///
+    /// # Errors
+    /// When the mirror cannot be used.
+    pub async fn sync_one(
+        &self,
+        link: &Link,
+        resource: ResourceType,
+        order: Order,
+        cancel: &CancellationToken,
+        progress: &Progressing,
+    ) -> Result<Vec<SyncRow>, mirror::Error> {
         let context = Context {
             clock: Arc::clone(&self.clock),
             cancel: cancel.clone(),
             progress: Arc::clone(progress),
         };
-        let mut rows = Vec::new();
-        for source in link.sources() {
-            rows.extend(self.sync_source(link, &source, order, &context).await?);
-        }
-        Ok(rows)
+        let source = link.source(resource);
+        self.sync_source(link, &source, order, &context).await
     }
 
     async fn sync_source(
@@ -184,13 +202,19 @@ impl Fleet {
         let mut asked = order.mode;
         loop {
             let mode = self.mode_of(source, asked).await?;
+            if source.resource == ResourceType::Group
+                && (asked, mode) == (Some(Mode::Incremental), Mode::Full)
+            {
+                // Groups have a schedule of their own for that.
+                break;
+            }
             if mode == Mode::Incremental && self.waits_for_a_person(source).await? {
                 debug!(instance = %source.instance, "no incremental sync while it looks like another directory");
                 break;
             }
             // One sync of a source and mode at a time; full ones also wait for a place among all
             // instances. Whoever waited looks again: the baseline may have come meanwhile.
-            let _turn = link.lane(mode).lock().await;
+            let _turn = link.lane(source.resource, mode).lock().await;
             if self.mode_of(source, asked).await? != mode {
                 continue;
             }
@@ -209,6 +233,11 @@ impl Fleet {
             };
             let run = sync::run(&self.mirror, source, order, context);
             let ended = self.keeping_waits(link, run).await?;
+            self.reporter
+                .forbidden(&ended.row, ended.forbidden.as_deref());
+            if ended.forbidden.is_some() {
+                break;
+            }
             // Before the log tells of it: whoever reads that finds it counted.
             self.meter.finished(&ended.row);
             self.reporter.finished(&ended.row);
@@ -241,7 +270,11 @@ impl Fleet {
             cancel: cancel.clone(),
             progress: Arc::clone(progress),
         };
-        let source = link.source(ResourceType::User);
+        let hold_id = hold.id;
+        let resource = self
+            .mirror
+            .read(move |reader| reader.source_of_hold(hold_id));
+        let source = link.source(resource.await?);
         let approve = sync::approve::approve(&self.mirror, &source, hold, &context);
         let (row, answers) = self.keeping_waits(link, approve).await?;
         self.meter.approved(&row);
@@ -264,10 +297,10 @@ impl Fleet {
     }
 
     async fn waits_for_a_person(&self, source: &Source) -> Result<bool, mirror::Error> {
-        let instance = source.instance.clone();
+        let (instance, resource) = (source.instance.clone(), source.resource);
         let read = self
             .mirror
-            .read(move |reader| reader.source_change(&instance));
+            .read(move |reader| reader.source_change(&instance, resource));
         Ok(read.await? != SourceChange::None)
     }
 
@@ -478,15 +511,25 @@ mod tests {
             .client
             .set_not_before(fleet.clock.now() + Duration::from_secs(60));
         before.client.spent().request();
-        let under_way = before.lane(Mode::Full).lock().await;
+        let under_way = before.lane(ResourceType::User, Mode::Full).lock().await;
         fleet
             .reassemble(&settings(folder.path(), 2, 50), &surroundings())
             .await
             .unwrap();
         let after = acme(&fleet);
         assert!(!Arc::ptr_eq(&before, &after));
-        assert!(after.lane(Mode::Full).try_lock().is_err());
-        assert!(after.lane(Mode::Incremental).try_lock().is_ok());
+        assert!(
+            after
+                .lane(ResourceType::User, Mode::Full)
+                .try_lock()
+                .is_err()
+        );
+        assert!(
+            after
+                .lane(ResourceType::User, Mode::Incremental)
+                .try_lock()
+                .is_ok()
+        );
         assert!(
             after.client.not_before().is_some(),
             "it asked to be left alone"
@@ -500,7 +543,12 @@ mod tests {
         after.client.spent().request();
         assert_eq!(after.client.spent().snapshot().requests, 3);
         drop(under_way);
-        assert!(after.lane(Mode::Full).try_lock().is_ok());
+        assert!(
+            after
+                .lane(ResourceType::User, Mode::Full)
+                .try_lock()
+                .is_ok()
+        );
     }
 
     /// What was told by one server is none of the other's, in this process or behind a restart.
@@ -551,7 +599,7 @@ mod tests {
             settings
         };
         let before = acme(&fleet);
-        let under_way = before.lane(Mode::Full).lock().await;
+        let under_way = before.lane(ResourceType::User, Mode::Full).lock().await;
         load(none()).await;
         // Another reload meanwhile forgets nothing.
         load(none()).await;
@@ -561,7 +609,12 @@ mod tests {
         let after = acme(&fleet);
         assert!(!Arc::ptr_eq(&before, &after));
         assert!(fleet.leaving(&before.name).is_none());
-        assert!(after.lane(Mode::Full).try_lock().is_err());
+        assert!(
+            after
+                .lane(ResourceType::User, Mode::Full)
+                .try_lock()
+                .is_err()
+        );
         assert_eq!(after.client.spent().snapshot().requests, 1);
         let later = fleet.clock.now() + Duration::from_secs(600);
         before.client.set_not_before(later);

@@ -21,7 +21,7 @@ use super::outlets::{Outlets, Port};
 use crate::config::Settings;
 use crate::control;
 use crate::mirror;
-use crate::model::{InstanceName, Mode, Trigger};
+use crate::model::{InstanceName, Mode, ResourceType, Trigger};
 use crate::schedule::{Ticker, splay_of};
 use crate::sync::{Order, Progressing};
 
@@ -42,7 +42,7 @@ struct Kept {
     stop: CancellationToken,
 }
 
-type Tickers = Arc<Mutex<BTreeMap<(InstanceName, Mode), Ticker>>>;
+type Tickers = Arc<Mutex<BTreeMap<(InstanceName, ResourceType, Mode), Ticker>>>;
 
 /// At a start, instance after instance: the first syncs of many must not come in one second.
 const STARTS_APART: Duration = Duration::from_millis(100);
@@ -107,18 +107,24 @@ impl Keepers {
             stays
         });
         let mut tickers = self.tickers.lock().unwrap_or_else(PoisonError::into_inner);
-        tickers.retain(|(name, _mode), _ticker| self.kept.contains_key(name));
+        tickers.retain(|(name, ..), _ticker| self.kept.contains_key(name));
         let now = self.fleet.clock.now();
         let mut starts = Vec::new();
         for (name, link) in links {
             if self.kept.contains_key(&name) {
                 continue;
             }
-            let wakes = [Arc::new(Notify::new()), Arc::new(Notify::new())];
-            for (mode, wake) in [Mode::Incremental, Mode::Full].into_iter().zip(&wakes) {
-                let schedule = link.settings.schedule.of(mode).clone();
-                let ticker = Ticker::new(schedule, Arc::clone(wake), now);
-                tickers.insert((name.clone(), mode), ticker);
+            let mut wakes = Vec::new();
+            for resource in link.settings.resources.iter().copied() {
+                let wake = |mode| {
+                    let wake = Arc::new(Notify::new());
+                    let schedule = link.settings.schedule.of(resource, mode).clone();
+                    let ticker = Ticker::new(schedule, Arc::clone(&wake), now);
+                    tickers.insert((name.clone(), resource, mode), ticker);
+                    wake
+                };
+                let modes = [Mode::Incremental, Mode::Full].map(wake);
+                wakes.push((resource, modes));
             }
             let stop = self.stop.child_token();
             self.kept.insert(
@@ -131,8 +137,11 @@ impl Keepers {
             starts.push((link, wakes, stop));
         }
         drop(tickers);
-        for (place, (link, [incremental, full], stop)) in (0_u32..).zip(starts) {
-            self.keep(link, place, incremental, full, stop);
+        for (place, (link, wakes, stop)) in (0_u32..).zip(starts) {
+            // Each source by itself: groups never stop users.
+            for (resource, wakes) in wakes {
+                self.keep(Arc::clone(&link), resource, place, wakes, stop.clone());
+            }
         }
         debug_assert_eq!(
             self.kept.len(),
@@ -144,14 +153,15 @@ impl Keepers {
     fn keep(
         &mut self,
         link: Arc<Link>,
+        resource: ResourceType,
         place: u32,
-        incremental: Arc<Notify>,
-        full: Arc<Notify>,
+        [incremental, full]: [Arc<Notify>; 2],
         stop: CancellationToken,
     ) {
         let keeper = Keeper {
             fleet: Arc::clone(&self.fleet),
             link,
+            resource,
             progress: Arc::clone(&self.progress),
             stop,
         };
@@ -237,11 +247,12 @@ impl Keepers {
     }
 }
 
-/// Keeps one instance synced.
+/// Keeps one source of an instance synced.
 #[derive(Clone)]
 struct Keeper {
     fleet: Arc<Fleet>,
     link: Arc<Link>,
+    resource: ResourceType,
     progress: Progressing,
     stop: CancellationToken,
 }
@@ -251,7 +262,7 @@ impl Keeper {
     async fn on_ticks(&self, mode: Mode, wake: &Notify) -> anyhow::Result<()> {
         let splay = splay_of(
             self.link.name.as_str(),
-            self.link.settings.schedule.splay(mode),
+            self.link.settings.schedule.splay(self.resource, mode),
         );
         loop {
             tokio::select! {
@@ -284,7 +295,7 @@ impl Keeper {
         let order = Order { mode, trigger };
         let synced = self
             .fleet
-            .sync(&self.link, order, &self.stop, &self.progress)
+            .sync_one(&self.link, self.resource, order, &self.stop, &self.progress)
             .await;
         match synced {
             // It was taken out while it waited for its turn.

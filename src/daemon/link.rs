@@ -46,21 +46,25 @@ pub struct Link {
     pub(super) noted: Arc<AtomicU64>,
 }
 
-/// One sync of each mode at a time, and one approval. What an instance has under way when its settings
+/// One sync of each source and mode at a time, and one approval. What an instance has under way when its settings
 /// change has to end first: both would use the same stage.
 #[derive(Default)]
 pub(super) struct Lanes {
     full: Mutex<()>,
     incremental: Mutex<()>,
+    groups_full: Mutex<()>,
+    groups_incremental: Mutex<()>,
     approval: Mutex<()>,
 }
 
 impl Lanes {
     /// All turns, when what is under way has ended.
-    pub(super) async fn all(&self) -> [MutexGuard<'_, ()>; 3] {
+    pub(super) async fn all(&self) -> [MutexGuard<'_, ()>; 5] {
         [
             self.full.lock().await,
             self.incremental.lock().await,
+            self.groups_full.lock().await,
+            self.groups_incremental.lock().await,
             self.approval.lock().await,
         ]
     }
@@ -166,10 +170,12 @@ impl Link {
         })
     }
 
-    pub(super) fn lane(&self, mode: Mode) -> &Mutex<()> {
-        match mode {
-            Mode::Full => &self.lanes.full,
-            Mode::Incremental => &self.lanes.incremental,
+    pub(super) fn lane(&self, resource: ResourceType, mode: Mode) -> &Mutex<()> {
+        match (resource, mode) {
+            (ResourceType::User, Mode::Full) => &self.lanes.full,
+            (ResourceType::User, Mode::Incremental) => &self.lanes.incremental,
+            (_, Mode::Full) => &self.lanes.groups_full,
+            (_, Mode::Incremental) => &self.lanes.groups_incremental,
         }
     }
 

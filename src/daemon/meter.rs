@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::metrics::{Counted, MODES, OUTCOMES};
 use crate::mirror::apply::SyncRow;
-use crate::model::{InstanceName, Outcome};
+use crate::model::{InstanceName, Outcome, ResourceType};
 
 /// Counts what syncs come to.
 #[derive(Debug, Default)]
@@ -22,7 +22,8 @@ impl Meter {
     /// A sync came to its end.
     pub fn finished(&self, row: &SyncRow) {
         self.count(row);
-        if row.outcome == Outcome::Succeeded {
+        // Groups that are read say nothing of the users.
+        if row.outcome == Outcome::Succeeded && row.resource == ResourceType::User {
             self.succeeded.send_modify(|n| *n += 1);
         }
         self.ended.send_modify(|n| *n += 1);

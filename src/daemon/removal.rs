@@ -8,7 +8,7 @@ use tracing::info;
 use crate::clock::SharedClock;
 use crate::control::{Ended, Lines};
 use crate::mirror::{self, Mirror, stage};
-use crate::model::{InstanceName, Mode};
+use crate::model::{InstanceName, Mode, ResourceType};
 use crate::sync;
 
 /// Users removed in one transaction: about as much work as trimming so many records, so that the writer is free again after a
@@ -36,8 +36,11 @@ pub async fn remove(
         begun => begun?,
     };
     // An interrupted crawl would take whom it saw for known. Killed before this, the removal is begun again.
-    for mode in [Mode::Full, Mode::Incremental] {
-        stage::remove_files(&sync::stage_path(mirror.path(), instance, mode))?;
+    for resource in [ResourceType::User, ResourceType::Group] {
+        for mode in [Mode::Full, Mode::Incremental] {
+            let path = sync::stage_path(mirror.path(), instance, resource, mode);
+            stage::remove_files(&path)?;
+        }
     }
     let (mut users, mut is_over) = (0, false);
     while !is_over {

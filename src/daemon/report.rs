@@ -8,7 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::mirror::apply::{Opened, SyncRow};
 use crate::mirror::read::Health;
-use crate::model::{Foreign, InstanceName, Mode, Outcome};
+use crate::model::{Foreign, InstanceName, Mode, Outcome, ResourceType};
 
 /// Remembers what was said, so that nothing is said twice.
 #[derive(Debug, Default)]
@@ -16,15 +16,24 @@ pub struct Reporter {
     said: Mutex<Said>,
 }
 
+/// An instance, and what is read of it: trouble with its groups is none of its users'.
+type Source = (InstanceName, ResourceType);
+
+fn source_of(row: &SyncRow) -> Source {
+    (row.instance.clone(), row.resource)
+}
+
 #[derive(Debug, Default)]
 struct Said {
-    failing: BTreeMap<InstanceName, Episode>,
+    failing: BTreeMap<Source, Episode>,
     /// Whose clock is far from ours.
     skewed: BTreeSet<InstanceName>,
     /// Full syncs in a row that were not complete.
-    incomplete: BTreeMap<InstanceName, u64>,
+    incomplete: BTreeMap<Source, u64>,
     /// Where people are missing of whom nobody can say that they are gone.
-    unproved: BTreeSet<InstanceName>,
+    unproved: BTreeSet<Source>,
+    /// What the account may not read.
+    forbidden: BTreeSet<Source>,
     quiet: Quiet,
     wal_warned: bool,
 }
@@ -50,19 +59,43 @@ const SKEW_WARN_SECS: i64 = 300;
 const WAL_WARN_BYTES: u64 = 1 << 30;
 
 impl Reporter {
+    /// A sync was told that the account may not read its source, or was not. Said once, until it may.
+    pub fn forbidden(&self, row: &SyncRow, error: Option<&str>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = error else {
+            said.forbidden.remove(&source_of(row));
+            return;
+        };
+        if said.forbidden.insert(source_of(row)) {
+            warn!(
+                instance = %row.instance,
+                error,
+                "groups are left out: the account is not shown any; each full sync of them asks again"
+            );
+        }
+    }
+
     /// Goes on with the episodes that the mirror knows of: a new process tells nobody twice that an
     /// instance fails, and everybody once that it is well again.
     pub fn resume(&self, health: &[Health]) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in health {
+            let is_off = row.groups.as_ref().is_some_and(|groups| groups.off);
+            if let (true, Ok(name)) = (is_off, InstanceName::parse(&row.instance)) {
+                said.forbidden.insert((name, ResourceType::Group));
+            }
+        }
         for row in health.iter().filter(|row| row.state == "failing") {
             let since = row.last_success_at.as_ref().or(row.last_error_at.as_ref());
             let started_at = since.and_then(|since| since.parse().ok());
             if let (Ok(name), Some(started_at)) = (InstanceName::parse(&row.instance), started_at) {
                 let n_failures = u64::try_from(row.consecutive_failures).unwrap_or_default();
-                said.failing.entry(name).or_insert(Episode {
-                    started_at,
-                    n_failures,
-                });
+                said.failing
+                    .entry((name, ResourceType::User))
+                    .or_insert(Episode {
+                        started_at,
+                        n_failures,
+                    });
             }
         }
     }
@@ -119,13 +152,14 @@ impl Reporter {
         }
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if n_users == 0 {
-            said.unproved.remove(&row.instance);
-        } else if said.unproved.insert(row.instance.clone()) {
+            said.unproved.remove(&source_of(row));
+        } else if said.unproved.insert(source_of(row)) {
             warn!(
                 instance = %row.instance,
                 sync_id = row.id,
                 n_users,
-                "users were not shown, and it could not be proved that they are gone: they stay as they were"
+                "{}s were not shown, and it could not be proved that they are gone: they stay as they were",
+                row.resource.noun()
             );
         }
     }
@@ -171,13 +205,13 @@ impl Said {
             return;
         };
         if certificate.as_complete().is_some() {
-            let n_syncs = self.incomplete.remove(&row.instance).unwrap_or_default();
+            let n_syncs = self.incomplete.remove(&source_of(row)).unwrap_or_default();
             if n_syncs >= INCOMPLETE_IS_SAID_AT {
                 info!(instance = %row.instance, n_syncs, "full syncs are complete again");
             }
             return;
         }
-        let n_syncs = self.incomplete.entry(row.instance.clone()).or_default();
+        let n_syncs = self.incomplete.entry(source_of(row)).or_default();
         *n_syncs += 1;
         if *n_syncs == INCOMPLETE_IS_SAID_AT {
             let reasons: Vec<String> = certificate
@@ -195,9 +229,10 @@ impl Said {
     }
 
     fn failed(&mut self, row: &SyncRow) {
-        let episode = self.failing.entry(row.instance.clone()).or_insert_with(|| {
+        let episode = self.failing.entry(source_of(row)).or_insert_with(|| {
             warn!(
                 instance = %row.instance,
+                resource = %row.resource,
                 mode = row.mode.as_str(),
                 error = row.error.as_deref().unwrap_or_default(),
                 "instance started failing"
@@ -236,10 +271,11 @@ impl Said {
         if !row.shows_recovery() {
             return;
         }
-        if let Some(episode) = self.failing.remove(&row.instance) {
+        if let Some(episode) = self.failing.remove(&source_of(row)) {
             let failing_secs = row.finished_at.duration_since(episode.started_at).as_secs();
             warn!(
                 instance = %row.instance,
+                resource = %row.resource,
                 failing_secs,
                 n_failures = episode.n_failures,
                 "instance recovered"

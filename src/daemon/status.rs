@@ -73,6 +73,7 @@ mod tests {
             last_full_success_at: None,
             watermark: None,
             capabilities: None,
+            groups: None,
         }
     }
 

@@ -24,7 +24,13 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::model::{InstanceName, Mode, Outcome, TallySnapshot};
 
 /// The guards that a hold can be of. Each has its number, also where that is 0, so that an alert ends.
-pub const GUARDS: [&str; 3] = ["deactivations", "blanking", "source_changed"];
+pub const GUARDS: [&str; 5] = [
+    "deactivations",
+    "blanking",
+    "source_changed",
+    "memberships",
+    "group_memberships",
+];
 
 /// The media type of [`text()`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -406,7 +412,7 @@ mod tests {
             last_success_at: None,
             last_full_success_at: None,
             watermark: None,
-            open_holds: [0; 3],
+            open_holds: [0; GUARDS.len()],
             held_changes: 0,
             rejects: 0,
             living: 0,
@@ -435,7 +441,7 @@ mod tests {
             last_success_at: Some(time("2026-03-01T11:59:00.250Z")),
             last_full_success_at: Some(time("2026-03-01T02:30:00Z")),
             watermark: Some(time("2026-03-01T11:58:30Z")),
-            open_holds: [2, 0, 1],
+            open_holds: [2, 0, 1, 0, 0],
             held_changes: 41,
             rejects: 3,
             living: 60,
@@ -471,6 +477,8 @@ mod tests {
         musterd_open_holds{instance="acme",guard="deactivations"} 2
         musterd_open_holds{instance="acme",guard="blanking"} 0
         musterd_open_holds{instance="acme",guard="source_changed"} 1
+        musterd_open_holds{instance="acme",guard="memberships"} 0
+        musterd_open_holds{instance="acme",guard="group_memberships"} 0
         # HELP musterd_held_changes Changes that are kept back by open holds.
         # TYPE musterd_held_changes gauge
         musterd_held_changes{instance="acme"} 41

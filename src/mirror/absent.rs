@@ -12,7 +12,8 @@ use super::gate::{Gate, Treatment, Watch};
 use super::read::Reader;
 use super::stage::{Candidate, Stage, Staged};
 use super::staged::Which;
-use crate::model::{CompleteCertificate, ResourceId, Shares};
+use super::table::{self, of_table};
+use crate::model::{CompleteCertificate, ResourceId, ResourceType, Shares};
 use crate::reconcile::canonical;
 use crate::reconcile::guard::Likeness;
 
@@ -23,12 +24,27 @@ const WITNESSES_KEPT: usize = 64;
 const KINDS: [Shares; 3] = [Shares::Company, Shares::Department, Shares::Location];
 const GROUP_COLUMNS: &str = "coalesce(company_id, company), coalesce(department_id, department), coalesce(location_id, location)";
 
+/// The same of groups: the instance may show a company for them, and no more.
+const COMPANY_OF_GROUP: &str = "json_extract(attributes, '$.\"urn:ietf:params:scim:schemas:extension:servicenow:2.0:Group\".company.value'), NULL, NULL";
+
+fn shared(resource: ResourceType) -> &'static str {
+    match resource {
+        ResourceType::User => GROUP_COLUMNS,
+        ResourceType::Group | ResourceType::Membership => COMPANY_OF_GROUP,
+    }
+}
+
 /// How many of those who were known at the crawl's start are not gone: the count that is kept, less those who came since. The plus
 /// keeps the planner to the few rowids; counting all of them reads every page of `users`, a third of what an unchanged sync costs.
-const LIVING_AT_START: &str = "
-    SELECT max(0,
-        coalesce((SELECT living FROM source_counts WHERE instance = ?1 AND resource = ?2), 0)
-        - (SELECT count(*) FROM users WHERE rowid > ?3 AND +instance = ?1 AND gone_at IS NULL))";
+fn living_at_start(resource: ResourceType) -> &'static str {
+    of_table!(
+        resource,
+        "SELECT max(0,
+             coalesce((SELECT living FROM source_counts WHERE instance = ?1 AND resource = ?2), 0)
+             - (SELECT count(*) FROM ",
+        " WHERE rowid > ?3 AND +instance = ?1 AND gone_at IS NULL))"
+    )
+}
 
 /// One user's company, department and location.
 type Keys = [Option<String>; 3];
@@ -89,10 +105,13 @@ impl Stage {
         candidates: &[Candidate],
     ) -> Result<Likeness, Error> {
         let instance = self.key.instance.as_str();
-        let known: u64 = reader.conn.prepare_cached(LIVING_AT_START)?.query_row(
-            params![instance, self.key.resource.as_str(), self.horizon.max_rowid],
-            |row| count(row, 0),
-        )?;
+        let known: u64 = reader
+            .conn
+            .prepare_cached(living_at_start(self.key.resource))?
+            .query_row(
+                params![instance, self.key.resource.as_str(), self.horizon.max_rowid],
+                |row| count(row, 0),
+            )?;
         let mut lookup = Lookup::new(&reader.conn, watch, watch.now, self)?.taking_over();
         let whole = Treatment::HeldWhole(String::new());
         let mut gate = Gate::new(&reader.conn, watch, &whole, 0)?;
@@ -100,7 +119,7 @@ impl Stage {
         self.each_staged(Which::After(None), &mut |staged| {
             if lookup.went_back(&staged)? {
                 let id = staged.id.clone();
-                let (_, due) = lookup.due(staged)?;
+                let (_, due) = lookup.due(staged, false)?;
                 let passed = gate.pass(&mut lookup, &id, due)?;
                 older += u64::from(!passed.kept.is_empty());
             }
@@ -128,9 +147,11 @@ impl Stage {
         group: &str,
         limit: usize,
     ) -> Result<Vec<ResourceId>, Error> {
-        let mut living = reader.conn.prepare_cached(
-            "SELECT 1 FROM users WHERE instance = ?1 AND id = ?2 AND gone_at IS NULL",
-        )?;
+        let mut living = reader.conn.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT 1 FROM ",
+            " WHERE instance = ?1 AND id = ?2 AND gone_at IS NULL"
+        ))?;
         let mut kept = self.conn.prepare_cached(
             "SELECT id FROM witnesses WHERE shares = ?1 AND name = ?2 ORDER BY place",
         )?;
@@ -169,12 +190,16 @@ impl Stage {
 
     /// The unseen of those who were known, with what they could share. Reads an index; rows only of the unseen.
     fn unseen(&self, reader: &Reader) -> Result<Vec<Unseen>, Error> {
-        let mut known = reader
-            .conn
-            .prepare_cached("SELECT rowid FROM users WHERE instance = ?1 AND rowid <= ?2")?;
+        let mut known = reader.conn.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT rowid FROM ",
+            " WHERE instance = ?1 AND rowid <= ?2"
+        ))?;
         let mut candidate = reader.conn.prepare_cached(&format!(
-            "SELECT id, active, {GROUP_COLUMNS} FROM users
-             WHERE rowid = ?1 AND gone_at IS NULL AND changed_seq <= ?2"
+            "SELECT id, active, {} FROM {}
+             WHERE rowid = ?1 AND gone_at IS NULL AND changed_seq <= ?2",
+            shared(self.key.resource),
+            table::name(self.key.resource)
         ))?;
         let mut held = reader.conn.prepare_cached(
             "SELECT 1 FROM hold_changes JOIN holds ON holds.id = hold_id
@@ -219,8 +244,10 @@ impl Stage {
             named.extend(keys.map(|key| (key.clone(), Group::default())));
         }
         let mut living = reader.conn.prepare_cached(&format!(
-            "SELECT rowid, id, active, {GROUP_COLUMNS} FROM users
-             WHERE instance = ?1 AND gone_at IS NULL ORDER BY rowid"
+            "SELECT rowid, id, active, {} FROM {}
+             WHERE instance = ?1 AND gone_at IS NULL ORDER BY rowid",
+            shared(self.key.resource),
+            table::name(self.key.resource)
         ))?;
         let mut rows = living.query([self.key.instance.as_str()])?;
         while let Some(row) = rows.next()? {
@@ -477,9 +504,11 @@ mod tests {
         let bound = params!["acme", "User", stage.horizon.max_rowid];
         let living = reader
             .conn
-            .query_row(LIVING_AT_START, bound, |row| count(row, 0));
+            .query_row(living_at_start(ResourceType::User), bound, |row| {
+                count(row, 0)
+            });
         assert_eq!(living.unwrap(), 4);
-        let plan = plan_of(&reader.conn, LIVING_AT_START);
+        let plan = plan_of(&reader.conn, living_at_start(ResourceType::User));
         assert!(plan.contains("(rowid>?)"), "{plan}");
 
         let answer = crate::reconcile::decode::decode(super::super::testing::USER, &c).unwrap();

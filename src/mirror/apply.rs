@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
 use super::due::{Due, Known, Lookup};
 use super::error::Error;
 use super::gate::{Gate, Passed};
 use super::holding::Left;
+use super::lists;
 use super::record::{IN_PART, Pen};
 use super::seal::Touched;
 use super::stage::Stage;
 use super::staged::{StagedRow, Which};
-use crate::model::{Kind, Mode, ResourceId, ResourceType};
+use crate::model::{Base, InstanceName, Kind, MembersKnown, Mode, ResourceId, ResourceType};
 use crate::reconcile::mapping::MappingError;
 
 pub use super::gate::{Treatment, Watch};
@@ -110,7 +111,7 @@ impl<'a> Writer<'a> {
         };
         let batch = match finish.sync.mode {
             // Another sync found meanwhile that this is another directory.
-            Mode::Incremental if self.source_changed(&batch.watch.instance)? => &frozen,
+            Mode::Incremental if self.source_changed(&batch.watch)? => &frozen,
             _ => batch,
         };
         if batch.treatment == Treatment::Left {
@@ -120,7 +121,8 @@ impl<'a> Writer<'a> {
             return Ok(applied);
         }
         stage.begin(self.conn)?;
-        let (mut applied, unmappable) = self.walk(stage, batch, after)?;
+        let (mut applied, unmappable, in_hand) = self.walk(stage, batch, after)?;
+        stage.in_hand = in_hand;
         for (id, error) in unmappable {
             stage.refuse(&id, &error.to_string())?;
         }
@@ -138,7 +140,7 @@ impl<'a> Writer<'a> {
         stage: &Stage,
         batch: &Batch,
         after: Option<&ResourceId>,
-    ) -> Result<(Applied, Unmappable), Error> {
+    ) -> Result<(Applied, Unmappable, Option<(ResourceId, Base)>), Error> {
         let mut work = Work {
             writer: self,
             stage,
@@ -147,9 +149,11 @@ impl<'a> Writer<'a> {
             gate: Gate::new(self.conn, &batch.watch, &batch.treatment, batch.sync_id)?,
             applied: Applied::default(),
             idle: 0,
+            has_baseline: batch.watch.baseline_at.is_some(),
             ends_at: batch.ends_at(),
             unmappable: Vec::new(),
             left: BTreeSet::new(),
+            in_hand: stage.in_hand.clone(),
         };
         let observed_at = work.pen.observed_at();
         let mut lookup = Lookup::new(self.conn, &batch.watch, observed_at, stage)?;
@@ -159,14 +163,19 @@ impl<'a> Writer<'a> {
                 work.applied.next_after = last.take();
                 return Ok(ControlFlow::Break(()));
             }
-            last = Some(staged.id.clone());
-            work.settle(&mut lookup, staged)?;
+            let id = staged.id.clone();
+            if !work.settle(&mut lookup, staged, true)? {
+                // The next transaction begins with the rest of this list.
+                work.applied.next_after = last.take().or_else(|| Some(before_all(after)));
+                return Ok(ControlFlow::Break(()));
+            }
+            last = Some(id);
             Ok(ControlFlow::Continue(()))
         })?;
         if let (None, Some(after)) = (&work.applied.next_after, after) {
             let which = Which::DoubtedUpTo(after);
             work.stage.each_staged(which, &mut |staged| {
-                work.settle(&mut lookup, staged)?;
+                work.settle(&mut lookup, staged, false)?;
                 Ok(ControlFlow::Continue(()))
             })?;
         }
@@ -175,12 +184,18 @@ impl<'a> Writer<'a> {
             applied,
             unmappable,
             left,
+            in_hand,
             ..
         } = work;
         pen.finish()?;
         self.close_holds(&left, batch.watch.now)?;
-        Ok((applied, unmappable))
+        Ok((applied, unmappable, in_hand))
     }
+}
+
+/// An id that all behind `after` are behind of, and in the stage's first transaction all.
+fn before_all(after: Option<&ResourceId>) -> ResourceId {
+    after.cloned().unwrap_or_else(|| ResourceId::new(""))
 }
 
 /// Staged resources that do not map, and why.
@@ -202,11 +217,14 @@ struct Work<'a> {
     gate: Gate<'a>,
     applied: Applied,
     idle: usize,
+    has_baseline: bool,
     /// When its time is up.
     ends_at: Option<Instant>,
     unmappable: Unmappable,
     /// The holds that somebody left.
     left: BTreeSet<i64>,
+    /// The group whose list was written in part, and where the mirror stood behind that.
+    in_hand: Option<(ResourceId, Base)>,
 }
 
 impl Work<'_> {
@@ -217,9 +235,22 @@ impl Work<'_> {
                 .is_some_and(|ends_at| Instant::now() >= ends_at)
     }
 
-    fn settle(&mut self, lookup: &mut Lookup<'_>, staged: StagedRow) -> Result<(), Error> {
+    /// Settles one resource. `false` where the transaction is full before all of a group's list is written.
+    fn settle(
+        &mut self,
+        lookup: &mut Lookup<'_>,
+        mut staged: StagedRow,
+        is_bounded: bool,
+    ) -> Result<bool, Error> {
         let id = staged.id.clone();
-        let (known, due) = lookup.due(staged)?;
+        if let Some((_, base)) = self.in_hand.take_if(|(in_hand, _)| *in_hand == id) {
+            // What this sync has written of it is no reason to doubt it.
+            staged.base = base;
+        }
+        let instance = &self.writer_instance();
+        let change = lists::change(self.writer.conn, instance, &staged)?;
+        let is_any = change.as_ref().is_some_and(lists::Change::is_any);
+        let (known, due) = lookup.due(staged, is_any)?;
         let passed = self.gate.pass(lookup, &id, due)?;
         for kept in &passed.kept {
             self.applied.held += u64::from(self.stage.hold(kept)?);
@@ -233,7 +264,171 @@ impl Work<'_> {
             self.writer.leave_hold(hold_id, self.resource, &id, state)?;
             self.left.insert(hold_id);
         }
-        self.write(&id, known, passed)
+        let is_gone = (passed.due.written()).is_some_and(|record| record.after.gone_at.is_some());
+        let change = match (self.resource, change) {
+            (ResourceType::Group, _) if is_gone => {
+                Some(lists::all_of(self.writer.conn, instance, &id)?)
+            }
+            (_, change) => change
+                .filter(|_| matches!(passed.due, Due::Record(..) | Due::Nothing(_) | Due::Kept)),
+        };
+        match change {
+            Some(change) => self.write_group(&id, known, passed, change, is_bounded),
+            None => {
+                self.write(&id, known, passed)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn writer_instance(&self) -> InstanceName {
+        self.stage.key.instance.clone()
+    }
+
+    /// Writes a group and its list: who is in it begins behind its record, and ends before that where it is gone. What has no
+    /// room is left to the next transaction, which finds the rest by comparing again.
+    fn write_group(
+        &mut self,
+        id: &ResourceId,
+        known: Option<Known>,
+        passed: Passed,
+        change: lists::Change,
+        is_bounded: bool,
+    ) -> Result<bool, Error> {
+        let instance = self.writer_instance();
+        let applying = lists::Applying {
+            mirror: self.writer.conn,
+            instance: &instance,
+            has_baseline: self.has_baseline,
+            observed_at: self.pen.observed_at(),
+        };
+        let decided = applying.decide(&mut self.gate, id, change)?;
+        let membership = ResourceType::Membership;
+        for kept in &decided.kept {
+            self.applied.held += u64::from(self.stage.hold(kept)?);
+        }
+        for (hold_id, member, is_released) in &decided.left {
+            if *is_released {
+                continue;
+            }
+            self.writer
+                .leave_hold(*hold_id, membership, member, Left::Resolved)?;
+            self.left.insert(*hold_id);
+        }
+        let fingerprint = match &passed.due {
+            Due::Nothing(fingerprint) => Some(*fingerprint),
+            Due::Record(_, fingerprint) => *fingerprint,
+            _ => None,
+        };
+        let is_gone = (passed.due.written()).is_some_and(|record| record.after.gone_at.is_some());
+        let mut seq = known.map(|known| known.changed_seq);
+        let (mut own, mut n_written) = (Some(passed), 0_usize);
+        if !is_gone && let Some(passed) = own.take() {
+            seq = self.write_own(known, passed)?.or(seq);
+        }
+        let n_entries = decided.entries.len();
+        for entry in decided.entries {
+            if is_bounded && self.is_full() && (n_written > 0 || self.pen.room() == 0) {
+                break;
+            }
+            self.pen.write_membership(&entry)?;
+            match entry.record.kind {
+                Kind::Create => self.applied.created += 1,
+                Kind::Update | Kind::Deactivate => self.applied.deactivated += 1,
+            }
+            let released = decided.left.iter();
+            for (hold_id, member, _) in released
+                .filter(|(_, member, is_released)| *is_released && *member == entry.record.id)
+            {
+                self.writer
+                    .leave_hold(*hold_id, membership, member, Left::Released)?;
+                self.left.insert(*hold_id);
+            }
+            n_written += 1;
+        }
+        let mut is_whole = n_written == n_entries;
+        if is_whole && let Some(passed) = own.take() {
+            match is_bounded && self.pen.room() == 0 && n_written > 0 {
+                true => is_whole = false,
+                false => seq = self.write_own(known, passed)?.or(seq),
+            }
+        }
+        self.count_members(&instance, id, decided.known.filter(|_| is_whole))?;
+        let Some(seq) = seq else {
+            return Ok(is_whole);
+        };
+        if !is_whole {
+            self.pen.remember(id, &IN_PART, seq)?;
+            let base = Base {
+                seq: self.pen.last_seq(),
+                tx: self.stage.own_tx,
+            };
+            self.in_hand = Some((id.clone(), base));
+            return Ok(false);
+        }
+        match fingerprint.filter(|_| decided.is_settled) {
+            _ if is_gone => self.pen.forget(id)?,
+            Some(fingerprint) => self.pen.remember(id, &fingerprint, seq)?,
+            // It is looked at again. What was known before is so no more, and nothing else needs to be written.
+            None if n_written > 0
+                || known.is_none_or(|known| known.changed_seq != seq)
+                || !decided.kept.is_empty()
+                || self.pen.knows_in_full(id)? =>
+            {
+                self.pen.remember(id, &IN_PART, seq)?;
+            }
+            None => {}
+        }
+        if n_written == 0 {
+            self.idle += 1;
+        }
+        Ok(true)
+    }
+
+    /// Writes what is due of the group itself; the `seq` of its record, if there is one.
+    fn write_own(&mut self, known: Option<Known>, passed: Passed) -> Result<Option<i64>, Error> {
+        let Due::Record(due, _) = passed.due else {
+            return Ok(None);
+        };
+        let (record, columns) = *due;
+        let seq = self.pen.write(known, &record, &columns, passed.hold_id)?;
+        self.count(record.kind);
+        Ok(Some(seq))
+    }
+
+    fn count(&mut self, kind: Kind) {
+        *match kind {
+            Kind::Create => &mut self.applied.created,
+            Kind::Update => &mut self.applied.updated,
+            Kind::Deactivate => &mut self.applied.deactivated,
+        } += 1;
+    }
+
+    /// Says in the group's row how many members it has, and whether these are all, where that is another than before.
+    fn count_members(
+        &self,
+        instance: &InstanceName,
+        group: &ResourceId,
+        known: Option<MembersKnown>,
+    ) -> Result<(), Error> {
+        let conn = self.writer.conn;
+        let count: i64 = conn
+            .prepare_cached(
+                "SELECT count(*) FROM memberships WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL",
+            )?
+            .query_row([instance.as_str(), group.as_str()], |row| row.get(0))?;
+        conn.prepare_cached(
+            "UPDATE groups SET member_count = ?3, members_known = coalesce(?4, members_known)
+             WHERE instance = ?1 AND id = ?2
+               AND (member_count <> ?3 OR members_known <> coalesce(?4, members_known))",
+        )?
+        .execute(params![
+            instance.as_str(),
+            group.as_str(),
+            count,
+            known.map(MembersKnown::as_str)
+        ])?;
+        Ok(())
     }
 
     fn write(
@@ -253,11 +448,8 @@ impl Work<'_> {
                     }
                     None => self.pen.forget(id)?,
                 }
-                *match record.kind {
-                    Kind::Create => &mut self.applied.created,
-                    Kind::Update => &mut self.applied.updated,
-                    Kind::Deactivate => &mut self.applied.deactivated,
-                } += 1;
+                let kind = record.kind;
+                self.count(kind);
                 return Ok(());
             }
             Due::Nothing(fingerprint) => {

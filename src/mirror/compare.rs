@@ -8,7 +8,8 @@ use super::column::whole;
 use super::error::Error;
 use super::read::Reader;
 use super::stage::Stage;
-use crate::model::{Fingerprint, Mode, Page, ResourceId, Row};
+use super::table::of_table;
+use crate::model::{Fingerprint, Mode, Page, ResourceId, ResourceType, Row};
 use crate::reconcile::fingerprint::fingerprint;
 
 /// What the mirror has of one row of a page.
@@ -27,10 +28,14 @@ const FINGERPRINTS: &str = "
     SELECT id, fingerprint FROM fingerprints
     WHERE instance = ?1 AND resource = ?2 AND id BETWEEN ?3 AND ?4
     ORDER BY id LIMIT ?5";
-const USERS: &str = "
-    SELECT id, rowid FROM users
-    WHERE instance = ?1 AND id BETWEEN ?2 AND ?3
-    ORDER BY id LIMIT ?4";
+
+fn known_of(resource: ResourceType) -> &'static str {
+    of_table!(
+        resource,
+        "SELECT id, rowid FROM ",
+        " WHERE instance = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id LIMIT ?4"
+    )
+}
 
 impl Stage {
     /// Compares a page with the stored fingerprints: marks what is unchanged as seen and returns the
@@ -75,7 +80,7 @@ impl Stage {
         Ok(rest)
     }
 
-    /// Merges ascending rows with `fingerprints` and with the index of `users`, both read in the order of ids. `None` when
+    /// Merges ascending rows with `fingerprints` and with the index of the resources' table, both read in the order of ids. `None` when
     /// that would read too much.
     fn merge(&self, reader: &Reader, rows: &[Row]) -> Result<Option<Vec<Found>>, Error> {
         let mut found = vec![Found::default(); rows.len()];
@@ -96,9 +101,9 @@ impl Stage {
             return Ok(None);
         }
 
-        let mut users = reader.conn.prepare_cached(USERS)?;
+        let mut known = reader.conn.prepare_cached(known_of(self.key.resource))?;
         let bound = params![instance, first, last, whole(limit as u64)];
-        let read = join(rows, &mut users.query(bound)?, |place, row| {
+        let read = join(rows, &mut known.query(bound)?, |place, row| {
             found[place].rowid = row.get(1)?;
             Ok(())
         })?;
@@ -108,13 +113,14 @@ impl Stage {
     /// Looks up each row by itself: ids out of order, or far apart.
     fn look_up(&self, reader: &Reader, rows: &[Row]) -> Result<Vec<Found>, Error> {
         let (instance, resource) = (self.key.instance.as_str(), self.key.resource.as_str());
-        let mut statement = reader.conn.prepare_cached(
-            "SELECT users.rowid, fingerprints.fingerprint
-             FROM users
+        let mut statement = reader.conn.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT known.rowid, fingerprints.fingerprint FROM ",
+            " AS known
              LEFT JOIN fingerprints
-                 ON fingerprints.instance = users.instance AND fingerprints.resource = ?2 AND fingerprints.id = users.id
-             WHERE users.instance = ?1 AND users.id = ?3",
-        )?;
+                 ON fingerprints.instance = known.instance AND fingerprints.resource = ?2 AND fingerprints.id = known.id
+             WHERE known.instance = ?1 AND known.id = ?3"
+        ))?;
         rows.iter()
             .map(|row| {
                 let found = statement
@@ -212,7 +218,11 @@ mod tests {
     #[tokio::test]
     async fn a_page_reads_a_piece_of_an_index() {
         let world = World::new().await;
-        for sql in [FINGERPRINTS, USERS] {
+        for sql in [
+            FINGERPRINTS,
+            known_of(ResourceType::User),
+            known_of(ResourceType::Group),
+        ] {
             let plan = plan_of(&world.reader().conn, sql);
             assert!(plan.ends_with("id>? AND id<?)"), "{plan}");
             assert!(sql == FINGERPRINTS || plan.contains("COVERING"), "{plan}");

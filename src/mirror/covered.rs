@@ -45,7 +45,7 @@ impl Reader {
     /// Of the database.
     pub fn coverage(&self, instance: &InstanceName, full: bool) -> Result<Coverage, Error> {
         let _snapshot = self.conn.unchecked_transaction()?;
-        match self.source_change(instance)? {
+        match self.source_change(instance, ResourceType::User)? {
             SourceChange::None => {}
             SourceChange::Open(hold_id) => return Ok(Coverage::Open(hold_id)),
             SourceChange::Approved(hold_id) => return Ok(Coverage::Approved(hold_id)),

@@ -10,14 +10,16 @@ use super::apply;
 use super::column::time;
 use super::error::Error;
 use super::gate::Watch;
+use super::lists;
 use super::read::Reader;
 use super::stage::{Stage, Staged};
 use super::staged::{StagedRow, Which};
+use super::table::of_table;
 use crate::model::user::TextColumns;
 use crate::model::{
     ChangeRecord, Fingerprint, Proof, ResourceId, ResourceType, State, UserColumns,
 };
-use crate::reconcile::mapping::{MappingError, user_columns};
+use crate::reconcile::mapping::{MappingError, columns};
 use crate::reconcile::{canonical, diff, event};
 
 /// The mirror's row of a resource, without its content.
@@ -52,6 +54,14 @@ pub(super) enum Due {
 }
 
 impl Due {
+    /// The record that is written.
+    pub(super) fn written(&self) -> Option<&ChangeRecord> {
+        match self {
+            Self::Record(due, _) => Some(&due.0),
+            _ => None,
+        }
+    }
+
     /// The record that would be written, were there no guard.
     pub(super) fn record(&self) -> Option<&ChangeRecord> {
         match self {
@@ -73,10 +83,16 @@ pub(super) struct Lookup<'a> {
     takes_over: bool,
 }
 
-const ROW: &str = "
-    SELECT rowid, active, gone_at, changed_seq, attributes, created_at, modified_at,
-           (SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?3 AND fingerprints.id = ?2)
-    FROM users WHERE instance = ?1 AND id = ?2";
+/// The statement for one row.
+fn row_of(resource: ResourceType) -> &'static str {
+    of_table!(
+        resource,
+        "SELECT rowid, active, gone_at, changed_seq, attributes, created_at, modified_at,
+                (SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?3 AND fingerprints.id = ?2)
+         FROM ",
+        " WHERE instance = ?1 AND id = ?2"
+    )
+}
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(
@@ -86,7 +102,7 @@ impl<'a> Lookup<'a> {
         stage: &Stage,
     ) -> Result<Self, Error> {
         Ok(Self {
-            statement: mirror.prepare_cached(ROW)?,
+            statement: mirror.prepare_cached(row_of(watch.resource))?,
             instance: watch.instance.as_str(),
             resource: watch.resource,
             has_baseline: watch.baseline_at.is_some(),
@@ -109,10 +125,18 @@ impl<'a> Lookup<'a> {
         Ok(known.is_some_and(|(known, _)| !known.gone && known.went_back(staged)))
     }
 
-    /// The mirror's row, and what is due for a staged resource beside it.
-    pub(super) fn due(&mut self, staged: StagedRow) -> Result<(Option<Known>, Due), Error> {
+    /// The mirror's row, and what is due for a staged resource beside it. `list_differs` of a group whose list is another than
+    /// the mirror's: then it is doubted as if itself had changed.
+    pub(super) fn due(
+        &mut self,
+        staged: StagedRow,
+        list_differs: bool,
+    ) -> Result<(Option<Known>, Due), Error> {
         Ok(match self.row(&staged.id)? {
-            Some((known, state)) => (Some(known), self.beside(known, state, staged)),
+            Some((known, state)) => {
+                let due = self.beside(known, state, staged, list_differs);
+                (Some(known), due)
+            }
             None => (None, self.first(staged)),
         })
     }
@@ -160,7 +184,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    fn beside(&self, known: Known, state: State, staged: StagedRow) -> Due {
+    fn beside(&self, known: Known, state: State, staged: StagedRow, list_differs: bool) -> Due {
         let was_read_since = known.was_read_since(&staged);
         let doubtful = known.is_doubted_by(&staged, self.takes_over);
         match staged.staged {
@@ -170,6 +194,7 @@ impl<'a> Lookup<'a> {
                 match diff::record(event::seen(Some(state), *arrived), self.has_baseline) {
                     Some(_) if doubtful => Due::Doubtful,
                     Some(record) => seen_as(record, text, fingerprint),
+                    None if list_differs && doubtful => Due::Doubtful,
                     // What was found since, and may be held, is younger.
                     None if was_read_since => Due::Void,
                     None => Due::Nothing(fingerprint),
@@ -225,7 +250,7 @@ impl Stage {
     /// Of the databases.
     pub fn doubtful(&self, reader: &Reader) -> Result<Vec<ResourceId>, Error> {
         let mut lookup = Lookup {
-            statement: reader.conn.prepare_cached(ROW)?,
+            statement: reader.conn.prepare_cached(row_of(self.key.resource))?,
             instance: self.key.instance.as_str(),
             resource: self.key.resource,
             // Baseline and time say how a record would look, not whether there is one.
@@ -240,7 +265,12 @@ impl Stage {
                 && known.is_doubted_by(&staged, self.takes_over)
             {
                 let id = staged.id.clone();
-                if matches!(lookup.beside(known, state, staged), Due::Doubtful) {
+                let list_differs = lists::change(&reader.conn, &self.key.instance, &staged)?
+                    .is_some_and(|change| change.is_any());
+                if matches!(
+                    lookup.beside(known, state, staged, list_differs),
+                    Due::Doubtful
+                ) {
                     doubtful.push(id);
                 }
             }
@@ -261,7 +291,7 @@ fn seen_as(record: ChangeRecord, text: TextColumns, fingerprint: Fingerprint) ->
 
 /// A record with the columns that it gives the user.
 pub(super) fn mapped(record: ChangeRecord, fingerprint: Option<Fingerprint>) -> Due {
-    match user_columns(&record.after.canonical) {
+    match columns(record.resource, &record.after.canonical) {
         Ok(columns) => Due::Record(Box::new((record, columns)), fingerprint),
         Err(error) => Due::Unmappable(error),
     }

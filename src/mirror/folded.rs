@@ -94,6 +94,7 @@ fn folded(
     let record = FoldInput {
         seq: row.get(3)?,
         is_base: row.get(4)?,
+        resource: row.get_ref(1)?.as_str()?,
         kind: row.get_ref(5)?.as_str()?,
         reason: row.get_ref(6)?.as_str()?,
         has_proof: row.get(7)?,

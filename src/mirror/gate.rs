@@ -1,5 +1,7 @@
 //! What the guards make of what is due: the step between the plan and the writing, shared by a dry run.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::Connection;
 
@@ -111,6 +113,29 @@ impl<'a> Gate<'a> {
         })
     }
 
+    /// What becomes of what was found.
+    pub(super) fn treatment(&self) -> &'a Treatment {
+        self.treatment
+    }
+
+    /// The memberships of a group that an open hold keeps, and which.
+    pub(super) fn open_of_group(
+        &self,
+        group: &ResourceId,
+    ) -> Result<BTreeMap<ResourceId, i64>, Error> {
+        self.holds.of_group(group)
+    }
+
+    /// Why one more of this concern must be held, in words; `None` if it may go through.
+    pub(super) fn refuse(&mut self, concern: &Concern) -> Result<Option<String>, Error> {
+        self.counts.refuse(concern)
+    }
+
+    /// One of this concern goes through.
+    pub(super) fn let_through(&mut self, concern: &Concern) {
+        self.counts.let_through(concern);
+    }
+
     /// What may be written of what is due, and what is kept back.
     pub(super) fn pass(
         &mut self,
@@ -171,14 +196,8 @@ impl<'a> Gate<'a> {
             let path = concern.path(is_gone);
             if let (Some(limit_text), Some(record)) = (refused, passed.due.record()) {
                 passed.kept.push(Kept {
-                    guard: match concern {
-                        Concern::Deactivation => "deactivations",
-                        Concern::Blanking(_) => "blanking",
-                    },
-                    attribute: match concern {
-                        Concern::Deactivation => None,
-                        Concern::Blanking(attribute) => Some(attribute.clone()),
-                    },
+                    guard: concern.guard().0,
+                    attribute: concern.guard().1.map(str::to_owned),
                     path: path.to_owned(),
                     limit_text,
                     record: record.clone(),
@@ -314,7 +333,7 @@ fn taken_over(due: Due, hold_id: i64) -> Passed {
 /// What a guard counts of what is due.
 fn concerns_of(due: &Due) -> Vec<Concern> {
     due.record().map_or_else(Vec::new, |record| {
-        guard::concerns(record.kind, record.changed.as_deref())
+        guard::concerns(record.resource, record.kind, record.changed.as_deref())
     })
 }
 

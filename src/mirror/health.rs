@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, params};
 
-use super::column::{json, time};
+use super::column::{json, time, whole};
 use super::error::Error;
 use super::file::companion;
-use super::holds::ANOTHER_DIRECTORY;
+use super::holds::{ANOTHER_DIRECTORY, another_directory};
 use super::read::Reader;
 use super::{Mirror, length};
 use crate::model::{Capabilities, ResourceType};
@@ -53,7 +54,39 @@ pub struct Health {
     pub watermark: Option<String>,
     /// What was probed.
     pub capabilities: Option<Capabilities>,
+    /// What there is to say of its groups; `None` where they were never mirrored.
+    pub groups: Option<GroupHealth>,
 }
+
+/// How the groups of an instance are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct GroupHealth {
+    /// Groups known and not gone.
+    pub groups: i64,
+    /// Memberships that live.
+    pub memberships: i64,
+    /// Groups whose members are not all known: a list was cut, or could not be read.
+    pub known_in_part: i64,
+    /// The first of them, by id.
+    pub examples: Vec<String>,
+    /// Groups that could not be understood.
+    pub rejects: i64,
+    /// The account may not read groups: they are left out, and asked for again by each full sync of them.
+    pub off: bool,
+    /// When the first complete full sync of them was applied.
+    pub baseline_at: Option<String>,
+    /// When a sync of them last succeeded.
+    pub last_success_at: Option<String>,
+    /// When a complete full sync of them last succeeded.
+    pub last_full_success_at: Option<String>,
+    /// The hold that keeps all of them back, because they look like another directory's.
+    pub source_changed_hold_id: Option<i64>,
+    /// Why the last sync of them did not succeed.
+    pub last_error: Option<String>,
+}
+
+/// So many groups are named in a health.
+const EXAMPLES: usize = 3;
 
 /// What one guard holds back of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,8 +201,70 @@ impl Reader {
                 capabilities: json(row, 15)?,
                 approved_hold_id: row.get(16)?,
                 being_removed: row.get(17)?,
+                groups: None,
             })
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows: Vec<Health> = rows.collect::<Result<_, _>>()?;
+        for row in &mut rows {
+            row.groups = self.group_health(&row.instance)?;
+        }
+        Ok(rows)
+    }
+
+    fn group_health(&self, instance: &str) -> Result<Option<GroupHealth>, Error> {
+        let found = self
+            .conn
+            .prepare_cached(&format!(
+                "SELECT coalesce(counts.living, 0), coalesce(members.living, 0),
+                        (SELECT count(*) FROM groups
+                         WHERE groups.instance = sources.instance AND members_known <> 'all' AND gone_at IS NULL),
+                        coalesce(counts.rejected, 0), capabilities, baseline_at, last_success_at, last_full_success_at,
+                        (SELECT max(id) FROM holds WHERE holds.instance = sources.instance AND {}),
+                        (SELECT CASE outcome WHEN 'failed' THEN error END FROM syncs
+                         WHERE syncs.instance = sources.instance AND syncs.resource = 'Group'
+                         ORDER BY id DESC LIMIT 1)
+                 FROM sources
+                 LEFT JOIN source_counts AS counts ON counts.instance = sources.instance AND counts.resource = 'Group'
+                 LEFT JOIN source_counts AS members
+                     ON members.instance = sources.instance AND members.resource = 'Membership'
+                 WHERE sources.instance = ?1 AND sources.resource = 'Group'",
+                another_directory(ResourceType::Group)
+            ))?
+            .query_row([instance], |row| {
+                let capabilities: Option<Capabilities> = json(row, 4)?;
+                Ok(GroupHealth {
+                    groups: row.get(0)?,
+                    memberships: row.get(1)?,
+                    known_in_part: row.get(2)?,
+                    examples: Vec::new(),
+                    rejects: row.get(3)?,
+                    off: capabilities.is_some_and(|found| found.forbidden),
+                    baseline_at: row.get(5)?,
+                    last_success_at: row.get(6)?,
+                    last_full_success_at: row.get(7)?,
+                    source_changed_hold_id: row.get(8)?,
+                    last_error: row.get(9)?,
+                })
+            })
+            .optional()?;
+        let Some(mut found) = found else {
+            return Ok(None);
+        };
+        found.examples = self.known_in_part(instance, EXAMPLES)?;
+        Ok(Some(found))
+    }
+
+    /// The first groups of an instance whose members are not all known, by id.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn known_in_part(&self, instance: &str, limit: usize) -> Result<Vec<String>, Error> {
+        let mut groups = self.conn.prepare_cached(
+            "SELECT id FROM groups WHERE instance = ?1 AND members_known <> 'all' AND gone_at IS NULL
+             ORDER BY id LIMIT ?2",
+        )?;
+        let limit = whole(limit as u64);
+        let groups = groups.query_map(params![instance, limit], |row| row.get(0))?;
+        Ok(groups.collect::<Result<_, _>>()?)
     }
 }

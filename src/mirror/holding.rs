@@ -12,8 +12,9 @@ use super::error::Error;
 use super::gate::{Kept, Watch};
 use super::stage::Stage;
 use super::syncs::SyncRow;
+use super::table::of_table;
 use crate::model::time::our_text;
-use crate::model::{ResourceId, ResourceType};
+use crate::model::{ResourceId, ResourceType, membership};
 
 /// The table in the stage.
 pub(super) const TABLE: &str = "
@@ -92,16 +93,23 @@ impl Stage {
     pub(super) fn forget_overtaken(&self, mirror: &Connection) -> Result<u64, Error> {
         let (instance, resource) = (self.key.instance.as_str(), self.key.resource.as_str());
         // Whom this sync kept something back of has a fingerprint, unless another one found him gone.
-        let mut newest = mirror.prepare_cached(
-            "SELECT (SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND fingerprints.id = ?3)
-             FROM users WHERE instance = ?1 AND id = ?3",
-        )?;
+        let mut newest = mirror.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT (SELECT tx FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND fingerprints.id = ?3) FROM ",
+            " WHERE instance = ?1 AND id = ?3"
+        ))?;
         let mut forget = self.conn.prepare("DELETE FROM held WHERE rowid = ?1")?;
-        let mut held = self.conn.prepare("SELECT rowid, id, tx FROM held")?;
+        let mut held = self.conn.prepare(
+            "SELECT rowid, id, tx, guard IN ('memberships', 'group_memberships') FROM held",
+        )?;
         let mut overtaken = Vec::new();
         let mut rows = held.query([])?;
         while let Some(row) = rows.next()? {
-            let (id, tx): (String, i64) = (row.get(1)?, row.get(2)?);
+            let (mut id, tx): (String, i64) = (row.get(1)?, row.get(2)?);
+            // A list is read with its group.
+            if let (true, Some([group, _])) = (row.get(3)?, membership::parts(&id)) {
+                id = group;
+            }
             let read: Option<Option<i64>> = newest
                 .query_row(params![instance, resource, id], |row| row.get(0))
                 .optional()?;
@@ -139,7 +147,10 @@ impl Writer<'_> {
         attribute: &str,
     ) -> Result<Opened, Error> {
         let group = [&guard, attribute];
-        let resource = sync.resource;
+        let resource = match &*guard {
+            "memberships" | "group_memberships" => ResourceType::Membership,
+            _ => sync.resource,
+        };
         let mut limits = stage.conn.prepare(
             "SELECT DISTINCT limit_text FROM held WHERE guard = ?1 AND attribute = ?2 ORDER BY limit_text",
         )?;
@@ -266,7 +277,7 @@ impl Writer<'_> {
     /// instance was released with it, or does not stand.
     pub(super) fn settle_all_holds(&self, watch: &Watch, hold_id: i64) -> Result<(), Error> {
         let (instance, resource) = (watch.instance.as_str(), watch.resource.as_str());
-        self.conn.execute(
+        let mut settle = self.conn.prepare(
             "UPDATE hold_changes
              SET state = CASE WHEN EXISTS
                      (SELECT 1 FROM changes INDEXED BY changes_by_resource
@@ -274,8 +285,12 @@ impl Writer<'_> {
                         AND changes.hold_id = ?3)
                  THEN 'released' ELSE 'resolved' END
              WHERE state = 'held' AND resource = ?2 AND hold_id IN (SELECT id FROM holds WHERE instance = ?1)",
-            params![instance, resource, hold_id],
         )?;
+        settle.execute(params![instance, resource, hold_id])?;
+        if watch.resource == ResourceType::Group {
+            let resource = ResourceType::Membership.as_str();
+            settle.execute(params![instance, resource, hold_id])?;
+        }
         let mut open = self
             .conn
             .prepare("SELECT id FROM holds WHERE instance = ?1 AND state = 'open'")?;

@@ -1,5 +1,7 @@
 //! Reading holds: for the person who decides, and for the syncs that go by them.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::value::RawValue;
 
@@ -8,9 +10,11 @@ use super::column::{count, json};
 use super::error::Error;
 use super::gate::Watch;
 use super::read::Reader;
-use crate::model::{InstanceName, ResourceId, ResourceType, UserColumns};
+use super::table::of_table;
+use crate::model::{InstanceName, ResourceId, ResourceType, UserColumns, membership};
 use crate::reconcile::guard::Concern;
-use crate::reconcile::mapping::user_columns;
+use crate::reconcile::mapping::columns;
+use crate::reconcile::members;
 use crate::reconcile::names::MULTI_VALUED;
 
 /// A row of `holds`, with how many of its changes are held still.
@@ -96,13 +100,30 @@ pub enum InTheWay {
     WholeList(i64),
 }
 
-/// Which row of `holds` says that an instance may be another directory: one that waits for a person, or for the full sync that
-/// takes over.
+/// Which row of `holds` says that an instance may be another directory, by its users: one that waits for a person, or for the
+/// full sync that takes over. The state of an instance goes by its users alone.
 pub(super) const ANOTHER_DIRECTORY: &str = "
     guard = 'source_changed'
     AND (holds.state = 'open'
          OR holds.state = 'approved'
-            AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held'))";
+            AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held'))
+    AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.resource = 'User')";
+
+/// The same by its groups.
+const OTHER_GROUPS: &str = "
+    guard = 'source_changed'
+    AND (holds.state = 'open'
+         OR holds.state = 'approved'
+            AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.state = 'held'))
+    AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.resource = 'Group')";
+
+/// Which row of `holds` says that a source may be another directory's.
+pub(super) fn another_directory(resource: ResourceType) -> &'static str {
+    match resource {
+        ResourceType::User => ANOTHER_DIRECTORY,
+        ResourceType::Group | ResourceType::Membership => OTHER_GROUPS,
+    }
+}
 
 impl Reader {
     /// Holds, oldest first; of those that are closed too only where `closed` asks for them.
@@ -161,15 +182,20 @@ impl Reader {
             .query_row([instance.as_str()], |row| count(row, 0))?)
     }
 
-    /// Whether an instance looks like another directory.
+    /// Whether a source looks like another directory's.
     ///
     /// # Errors
     /// Of the database.
-    pub fn source_change(&self, instance: &InstanceName) -> Result<SourceChange, Error> {
+    pub fn source_change(
+        &self,
+        instance: &InstanceName,
+        resource: ResourceType,
+    ) -> Result<SourceChange, Error> {
         let found: Option<(i64, String)> = self
             .conn
             .prepare_cached(&format!(
-                "SELECT id, state FROM holds WHERE instance = ?1 AND {ANOTHER_DIRECTORY} ORDER BY id DESC LIMIT 1"
+                "SELECT id, state FROM holds WHERE instance = ?1 AND {} ORDER BY id DESC LIMIT 1",
+                another_directory(resource)
             ))?
             .query_row([instance.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
@@ -180,11 +206,31 @@ impl Reader {
         })
     }
 
+    /// The source that a hold is of.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn source_of_hold(&self, hold_id: i64) -> Result<ResourceType, Error> {
+        let of_users = self
+            .conn
+            .prepare_cached("SELECT 1 FROM hold_changes WHERE hold_id = ?1 AND resource = 'User'")?
+            .exists([hold_id])?;
+        Ok(match of_users {
+            true => ResourceType::User,
+            false => ResourceType::Group,
+        })
+    }
+
     /// Whom approving a hold asks about, and who can witness.
     ///
     /// # Errors
     /// Of the database.
-    pub fn held_users(&self, hold: &HoldRow, witnesses: usize) -> Result<HeldUsers, Error> {
+    pub fn held_users(
+        &self,
+        hold: &HoldRow,
+        resource: ResourceType,
+        witnesses: usize,
+    ) -> Result<HeldUsers, Error> {
         let mut users = self.conn.prepare(
             "SELECT id, path = 'all' FROM hold_changes WHERE hold_id = ?1 AND state = 'held' ORDER BY id",
         )?;
@@ -193,20 +239,21 @@ impl Reader {
                 Ok((ResourceId::new(row.get::<_, String>(0)?), row.get(1)?))
             })?
             .collect::<Result<_, _>>()?;
-        let mut living = self.conn.prepare(
-            "SELECT id FROM users
+        let mut living = self.conn.prepare(of_table!(
+            resource,
+            "SELECT id FROM ",
+            " AS known
              WHERE instance = ?1 AND gone_at IS NULL AND NOT EXISTS
                  (SELECT 1 FROM hold_changes JOIN holds ON holds.id = hold_id
-                  WHERE hold_changes.resource = ?2 AND hold_changes.id = users.id AND hold_changes.state = 'held'
+                  WHERE hold_changes.resource = ?2 AND hold_changes.id = known.id AND hold_changes.state = 'held'
                     AND hold_changes.path IN ('active', 'all') AND holds.instance = ?1)
-             ORDER BY active DESC, changed_seq LIMIT ?3",
-        )?;
+             ORDER BY active DESC, changed_seq LIMIT ?3"
+        ))?;
         let limit = i64::try_from(witnesses).unwrap_or(i64::MAX);
         let living = living
-            .query_map(
-                params![hold.instance, ResourceType::User.as_str(), limit],
-                |row| Ok(ResourceId::new(row.get::<_, String>(0)?)),
-            )?
+            .query_map(params![hold.instance, resource.as_str(), limit], |row| {
+                Ok(ResourceId::new(row.get::<_, String>(0)?))
+            })?
             .collect::<Result<_, _>>()?;
         let distinct = self
             .conn
@@ -245,8 +292,9 @@ impl Reader {
         hold_id: i64,
         id: &ResourceId,
     ) -> Result<Option<InTheWay>, Error> {
+        let resource = self.source_of_hold(hold_id)?;
         if let SourceChange::Open(other) | SourceChange::Approved(other) =
-            self.source_change(instance)?
+            self.source_change(instance, resource)?
         {
             return Ok(Some(InTheWay::AnotherDirectory(other)));
         }
@@ -299,7 +347,8 @@ const HELD: &str = "
            users.id IS NOT NULL, coalesce(display_name, user_name), title, company, department, manager, changed_at
     FROM hold_changes
     JOIN holds ON holds.id = hold_id
-    LEFT JOIN users ON users.instance = holds.instance AND users.id = hold_changes.id
+    LEFT JOIN users ON hold_changes.resource = 'User'
+        AND users.instance = holds.instance AND users.id = hold_changes.id
     WHERE hold_id = ?1
     ORDER BY hold_changes.id";
 
@@ -324,13 +373,23 @@ fn held(row: &Row<'_>) -> rusqlite::Result<HeldRow> {
     let after: String = row.get(6)?;
     let is_known: bool = row.get(9)?;
     // Somebody new, who is held because all of another directory is.
+    let resource = match &*row.get::<_, String>(1)? {
+        "Group" => ResourceType::Group,
+        "Membership" => ResourceType::Membership,
+        _ => ResourceType::User,
+    };
     let read = match is_known {
         true => UserColumns::default(),
-        false => user_columns(&after).unwrap_or_default(),
+        false => columns(resource, &after).unwrap_or_default(),
+    };
+    let label = match resource {
+        ResourceType::Membership => members::label(&after),
+        _ => None,
     };
     let text = |place, column: &str| -> rusqlite::Result<Option<String>> {
         let known: Option<String> = row.get(place)?;
-        Ok(known.or_else(|| read.get(column).map(str::to_owned)))
+        let known = known.or_else(|| read.get_of(resource, column).map(str::to_owned));
+        Ok(known.or_else(|| label.clone().filter(|_| column == "display_name")))
     };
     Ok(HeldRow {
         hold_id: row.get(0)?,
@@ -375,6 +434,30 @@ impl<'a> OpenHolds<'a> {
             resource: watch.resource,
             any,
         })
+    }
+
+    /// What is held of the memberships of a group, and by which hold.
+    pub(super) fn of_group(&self, group: &ResourceId) -> Result<BTreeMap<ResourceId, i64>, Error> {
+        if !self.any {
+            return Ok(BTreeMap::new());
+        }
+        let [first, behind] = membership::range(group.as_str());
+        let mut held = self.conn.prepare_cached(
+            "SELECT hold_changes.id, hold_id FROM hold_changes JOIN holds ON holds.id = hold_id
+             WHERE hold_changes.resource = ?1 AND hold_changes.id >= ?2 AND hold_changes.id < ?3
+               AND hold_changes.state = 'held' AND instance = ?4 AND holds.state = 'open' AND guard <> 'source_changed'
+             ORDER BY hold_id",
+        )?;
+        let bound = params![
+            ResourceType::Membership.as_str(),
+            first,
+            behind,
+            self.instance
+        ];
+        let held = held.query_map(bound, |row| {
+            Ok((ResourceId::new(row.get::<_, String>(0)?), row.get(1)?))
+        })?;
+        Ok(held.collect::<Result<_, _>>()?)
     }
 
     pub(super) fn of_user(&self, id: &ResourceId) -> Result<Vec<(i64, Concern)>, Error> {

@@ -23,11 +23,13 @@ pub struct Pin {
 }
 
 /// Every table but `instances` itself that has rows of an instance, by its column `instance`.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 12] = [
     "pins",
     "sources",
     "source_counts",
     "users",
+    "groups",
+    "memberships",
     "fingerprints",
     "changes",
     "changes_base",
@@ -37,8 +39,10 @@ const TABLES: [&str; 10] = [
 ];
 
 /// Of those, the ones that an instance fills only when something of it was read.
-const CONTENT: [&str; 6] = [
+const CONTENT: [&str; 8] = [
     "users",
+    "groups",
+    "memberships",
     "fingerprints",
     "changes",
     "changes_base",
@@ -173,6 +177,12 @@ impl Writer<'_> {
         resources: &[ResourceType],
     ) -> Result<(), Error> {
         for resource in resources {
+            if *resource == ResourceType::Group {
+                self.conn.execute(
+                    "INSERT OR IGNORE INTO source_counts (instance, resource) VALUES (?1, ?2)",
+                    [instance.as_str(), ResourceType::Membership.as_str()],
+                )?;
+            }
             let source = params![instance.as_str(), resource.as_str()];
             for table in ["sources", "source_counts"] {
                 self.conn.execute(

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::read::Reader;
 use super::stage::{Stage, Staged};
 use super::staged::Which;
+use super::table::of_table;
 use crate::model::time::our_text;
 
 /// What every incremental sync since the last full one should have shown.
@@ -43,9 +44,11 @@ impl Stage {
             .to
             .saturating_sub(overlap)
             .unwrap_or(Timestamp::UNIX_EPOCH);
-        let mut known = reader.conn.prepare_cached(
-            "SELECT modified_at FROM users WHERE instance = ?1 AND id = ?2 AND modified_at IS NOT NULL",
-        )?;
+        let mut known = reader.conn.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT modified_at FROM ",
+            " WHERE instance = ?1 AND id = ?2 AND modified_at IS NOT NULL"
+        ))?;
         let mut missed = false;
         self.each_staged(Which::After(None), &mut |entry| {
             let Staged::Seen(arrived) = &entry.staged else {

@@ -27,9 +27,11 @@ mod window;
 
 mod absent;
 mod compare;
+pub mod lists;
 mod missed;
 mod seen;
 mod staged;
+mod table;
 mod twins;
 mod tx;
 

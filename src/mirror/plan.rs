@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use super::due::{Due, Lookup};
 use super::error::Error;
 use super::gate::{Gate, Treatment, Watch};
+use super::lists;
 use super::read::Reader;
 use super::record;
 use super::stage::Stage;
 use super::staged::Which;
-use crate::model::ChangeRecord;
+use crate::model::{ChangeRecord, ResourceType};
 
 /// One line of a plan.
 #[derive(Clone, Copy, Debug)]
@@ -54,12 +55,40 @@ pub fn plan(
     let mut gate = Gate::new(&reader.conn, watch, treatment, 0)?;
     stage.each_staged(Which::After(None), &mut |staged| {
         let id = staged.id.clone();
-        let (_, due) = lookup.due(staged)?;
+        let change = lists::change(&reader.conn, &watch.instance, &staged)?;
+        let is_any = change.as_ref().is_some_and(lists::Change::is_any);
+        let (_, due) = lookup.due(staged, is_any)?;
         let passed = gate.pass(&mut lookup, &id, due)?;
+        let is_gone = (passed.due.written()).is_some_and(|record| record.after.gone_at.is_some());
+        let change = match watch.resource {
+            ResourceType::Group if is_gone => {
+                Some(lists::all_of(&reader.conn, &watch.instance, &id)?)
+            }
+            _ => change
+                .filter(|_| matches!(passed.due, Due::Record(..) | Due::Nothing(_) | Due::Kept)),
+        };
+        let applying = lists::Applying {
+            mirror: &reader.conn,
+            instance: &watch.instance,
+            has_baseline: watch.baseline_at.is_some(),
+            observed_at,
+        };
+        let decided = match change {
+            Some(change) => applying.decide(&mut gate, &id, change)?,
+            None => lists::Decided::default(),
+        };
+        // In the order of the feed.
+        let entries = || decided.entries.iter().map(|entry| &entry.record);
+        if is_gone {
+            entries().for_each(|record| each(Planning::Write(record)));
+        }
         if let Due::Record(due, _) = &passed.due {
             each(Planning::Write(&due.0));
         }
-        for kept in &passed.kept {
+        if !is_gone {
+            entries().for_each(|record| each(Planning::Write(record)));
+        }
+        for kept in passed.kept.iter().chain(&decided.kept) {
             each(Planning::Hold(Held {
                 record: &kept.record,
                 path: &kept.path,

@@ -5,14 +5,16 @@ use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
-use super::due::Lookup;
+use super::due::{Due, Lookup};
 use super::error::Error;
 use super::gate::Watch;
 use super::holds::OpenHolds;
+use super::lists;
 use super::read::Reader;
 use super::stage::Stage;
 use super::staged::Which;
 use super::window::{self, Released};
+use crate::model::ResourceType;
 use crate::reconcile::guard::{self, Concern};
 
 /// How many changes of each concern a sync would write, before anything is written. Who is in an open
@@ -41,9 +43,23 @@ impl Planned {
         let holds = OpenHolds::of(&reader.conn, watch)?;
         stage.each_staged(Which::After(None), &mut |staged| {
             let id = staged.id.clone();
-            let (_, due) = lookup.due(staged)?;
+            let change = lists::change(&reader.conn, &watch.instance, &staged)?;
+            let is_any = change.as_ref().is_some_and(lists::Change::is_any);
+            let (_, due) = lookup.due(staged, is_any)?;
+            if let (Some(change), Due::Record(..) | Due::Nothing(_)) = (&change, &due) {
+                planned.unguarded += change.came.len() as u64;
+                if change.may_end() && !change.missing.is_empty() {
+                    let held = holds.of_group(&id)?.len() as u64;
+                    let missing = (change.missing.len() as u64).saturating_sub(held);
+                    let of_group = Concern::GroupMembership(id.as_str().to_owned());
+                    for concern in [Concern::Membership, of_group] {
+                        *planned.concerns.entry(concern).or_default() += missing;
+                    }
+                }
+            }
             if let Some(record) = due.record() {
-                let mut concerns = guard::concerns(record.kind, record.changed.as_deref());
+                let mut concerns =
+                    guard::concerns(record.resource, record.kind, record.changed.as_deref());
                 if concerns.is_empty() {
                     planned.unguarded += 1;
                 } else {
@@ -62,6 +78,25 @@ impl Planned {
     /// How many records there will be at least, whatever the guards hold.
     pub(super) fn at_least(&self) -> u64 {
         self.unguarded
+    }
+
+    /// Whether the guard would hold the memberships that end, of all groups together.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn would_hold_members(&self, reader: &Reader, watch: &Watch) -> Result<bool, Error> {
+        if self
+            .concerns
+            .get(&Concern::Membership)
+            .copied()
+            .unwrap_or(0)
+            == 0
+        {
+            return Ok(false);
+        }
+        let _snapshot = reader.conn.unchecked_transaction()?;
+        let mut counts = Counts::new(&reader.conn, watch, self.clone(), 0);
+        Ok(counts.refuse(&Concern::Membership)?.is_some())
     }
 
     /// Whether with so many more deactivations the guard would hold them all.
@@ -127,7 +162,11 @@ impl<'a> Counts<'a> {
             }
             None => 0,
         };
-        Ok(limit.exceeded(n, users))
+        let noun = match concern {
+            Concern::Deactivation | Concern::Blanking(_) => self.watch.resource.noun(),
+            Concern::Membership | Concern::GroupMembership(_) => ResourceType::Membership.noun(),
+        };
+        Ok(limit.exceeded(n, users, noun))
     }
 
     pub(super) fn let_through(&mut self, concern: &Concern) {

@@ -14,7 +14,7 @@ use crate::model::{Capabilities, InstanceName, ResourceType};
 pub use super::chains::{Chain, ChainRow};
 pub use super::covered::{Coverage, Covered};
 pub use super::feed::{ChangeQuery, ChangeRow, Feed};
-pub use super::health::{FileSizes, Health, HeldCount, wal_bytes};
+pub use super::health::{FileSizes, GroupHealth, Health, HeldCount, wal_bytes};
 pub use super::holds::{HeldRow, HeldUsers, HoldRow, InTheWay, SourceChange};
 pub use super::instances::Pin;
 pub use super::past::AsOf;
@@ -158,7 +158,7 @@ impl Reader {
 
     fn resources(&self, instance: &InstanceName) -> Result<Vec<ResourceType>, Error> {
         // A resource type of a newer program is not ours to sync.
-        let known = [ResourceType::User];
+        let known = [ResourceType::User, ResourceType::Group];
         let mut sources = self
             .conn
             .prepare_cached("SELECT 1 FROM sources WHERE instance = ?1 AND resource = ?2")?;

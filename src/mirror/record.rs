@@ -7,13 +7,17 @@ use super::apply::{self, Batch};
 use super::column::{time, to_json};
 use super::due::Known;
 use super::error::Error;
+use super::lists::Entry;
 use super::seal;
 use super::syncs::known_instance;
+use super::table;
 use crate::model::time::{our_text, their_text};
-use crate::model::user::TEXT_COLUMNS;
-use crate::model::{ChangeRecord, Fingerprint, InstanceName, ResourceId, UserColumns};
+use crate::model::user::text_columns;
+use crate::model::{
+    ChangeRecord, Fingerprint, InstanceName, Kind, ResourceId, ResourceType, UserColumns,
+};
 
-/// Columns of `users` that a record decides, before those of [`TEXT_COLUMNS`].
+/// Columns of a resource's table that a record decides, before those of [`text_columns`].
 const RECORD_COLUMNS: [&str; 7] = [
     "active",
     "created_at",
@@ -27,6 +31,16 @@ const RECORD_COLUMNS: [&str; 7] = [
 /// Columns of an index that a record may change. SQLite writes an index anew for a column that is set, also to what it was: a page
 /// each, anywhere in the file, a third of all pages that a change writes.
 const INDEXED: [&str; 3] = ["user_name", "email", "manager_id"];
+
+/// The same of `groups`.
+const INDEXED_OF_GROUPS: [&str; 1] = ["display_name"];
+
+fn indexed(resource: ResourceType) -> &'static [&'static str] {
+    match resource {
+        ResourceType::User => &INDEXED,
+        ResourceType::Group | ResourceType::Membership => &INDEXED_OF_GROUPS,
+    }
+}
 
 /// In the place of a fingerprint: what was read is held in part, so that it is compared in full each time.
 pub(super) const IN_PART: Fingerprint = [0; 16];
@@ -47,12 +61,19 @@ pub(super) struct Pen<'a> {
     last_seq: i64,
     living: i64,
     active: i64,
+    /// Memberships that began, less those that ended.
+    memberships: i64,
 }
 
 impl<'a> Pen<'a> {
     pub(super) fn new(conn: &'a Connection, batch: &'a Batch, tx: i64) -> Result<Self, Error> {
         let last_seq = apply::last_seq(conn)?;
-        let columns = || RECORD_COLUMNS.into_iter().chain(TEXT_COLUMNS);
+        let resource = batch.watch.resource;
+        let table = table::name(resource);
+        let columns = || {
+            let text = text_columns(resource).iter().copied();
+            RECORD_COLUMNS.into_iter().chain(text)
+        };
         let names: Vec<&str> = columns().collect();
         let marks = vec!["?"; names.len()].join(", ");
         let update = |skipped: &[&str]| {
@@ -64,7 +85,7 @@ impl<'a> Pen<'a> {
                 .collect();
             let rowid = names.len() + 1;
             format!(
-                "UPDATE users SET {} WHERE rowid = ?{rowid}",
+                "UPDATE {table} SET {} WHERE rowid = ?{rowid}",
                 sets.join(", ")
             )
         };
@@ -73,16 +94,17 @@ impl<'a> Pen<'a> {
             batch,
             tx,
             insert_user: conn.prepare_cached(&format!(
-                "INSERT INTO users ({}, instance, id, first_seen_at) VALUES ({marks}, ?, ?, ?)",
+                "INSERT INTO {table} ({}, instance, id, first_seen_at) VALUES ({marks}, ?, ?, ?)",
                 names.join(", ")
             ))?,
             update_user: conn.prepare_cached(&update(&[]))?,
-            update_unindexed: conn.prepare_cached(&update(&INDEXED))?,
+            update_unindexed: conn.prepare_cached(&update(indexed(resource)))?,
             observed_at: observed_at(conn, batch.watch.now)?,
             first_seq: last_seq,
             last_seq,
             living: 0,
             active: 0,
+            memberships: 0,
         })
     }
 
@@ -127,7 +149,8 @@ impl<'a> Pen<'a> {
         user.raw_bind_parameter(6, self.last_seq)?;
         user.raw_bind_parameter(7, record.after.gone_at.map(our_text))?;
         let mut place = RECORD_COLUMNS.len();
-        for text in &columns.text {
+        let n_text = text_columns(record.resource).len();
+        for text in columns.text.iter().take(n_text) {
             place += 1;
             user.raw_bind_parameter(place, text)?;
         }
@@ -172,6 +195,21 @@ impl<'a> Pen<'a> {
         Ok(())
     }
 
+    /// Whether the stored fingerprint says that all of a resource was applied.
+    pub(super) fn knows_in_full(&self, id: &ResourceId) -> Result<bool, Error> {
+        Ok(self
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3 AND fingerprint <> ?4",
+            )?
+            .exists(params![
+                self.batch.watch.instance.as_str(),
+                self.batch.watch.resource.as_str(),
+                id.as_str(),
+                IN_PART
+            ])?)
+    }
+
     /// Forgets the fingerprint of somebody gone: who returns unchanged is a change.
     pub(super) fn forget(&self, id: &ResourceId) -> Result<(), Error> {
         self.conn
@@ -184,6 +222,64 @@ impl<'a> Pen<'a> {
                 id.as_str()
             ])?;
         Ok(())
+    }
+
+    /// Writes the record of a membership as the feed's next, and its row.
+    pub(super) fn write_membership(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.last_seq += 1;
+        let observed_at = our_text(self.observed_at);
+        let instance = &self.batch.watch.instance;
+        let place = Place {
+            seq: self.last_seq,
+            sync_id: self.batch.sync_id,
+            instance,
+            hold_id: entry.hold_id,
+            observed_at: &observed_at,
+        };
+        append(self.conn, &place, &entry.record)?;
+        let ends = entry.record.kind == Kind::Deactivate;
+        match (entry.rowid, ends) {
+            (Some(rowid), true) => self
+                .conn
+                .prepare_cached(
+                    "UPDATE memberships SET changed_seq = ?2, ended_at = ?3 WHERE rowid = ?1",
+                )?
+                .execute(params![rowid, self.last_seq, observed_at])?,
+            (Some(rowid), false) => self
+                .conn
+                .prepare_cached(
+                    "UPDATE memberships SET member_type = ?2, label = ?3, changed_seq = ?4, ended_at = NULL
+                     WHERE rowid = ?1",
+                )?
+                .execute(params![
+                    rowid,
+                    entry.member.kind.as_str(),
+                    entry.member.label,
+                    self.last_seq
+                ])?,
+            (None, _) => self
+                .conn
+                .prepare_cached(
+                    "INSERT INTO memberships (instance, group_id, member_id, member_type, label, first_seen_at, changed_seq)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute(params![
+                    instance.as_str(),
+                    entry.group,
+                    entry.member.id,
+                    entry.member.kind.as_str(),
+                    entry.member.label,
+                    observed_at,
+                    self.last_seq
+                ])?,
+        };
+        self.memberships += if ends { -1 } else { 1 };
+        Ok(())
+    }
+
+    /// The `seq` of the newest record.
+    pub(super) fn last_seq(&self) -> i64 {
+        self.last_seq
     }
 
     /// How many more records this transaction may hold (promise P2).
@@ -210,6 +306,18 @@ impl<'a> Pen<'a> {
                 ],
             )?;
             known_instance(counted, &self.batch.watch.instance)?;
+        }
+        if self.memberships != 0 {
+            self.conn.execute(
+                "INSERT INTO source_counts (instance, resource, living, active) VALUES (?1, ?2, ?3, ?3)
+                 ON CONFLICT (instance, resource)
+                 DO UPDATE SET living = living + ?3, active = active + ?3",
+                params![
+                    self.batch.watch.instance.as_str(),
+                    ResourceType::Membership.as_str(),
+                    self.memberships
+                ],
+            )?;
         }
         Ok(())
     }
@@ -256,8 +364,9 @@ pub(super) fn append(
 /// Whether a record says that no indexed column changes: `changed` has the columns as its paths. Their names anywhere in it count,
 /// which costs an index at worst. A cell that was damaged stays as it is: that is for `verify` to tell.
 fn leaves_indexes(record: &ChangeRecord) -> bool {
+    let mut indexed = indexed(record.resource).iter();
     (record.changed.as_deref())
-        .is_some_and(|changed| !INDEXED.iter().any(|column| changed.contains(column)))
+        .is_some_and(|changed| !indexed.any(|column| changed.contains(column)))
 }
 
 /// The clock's time, but not before the newest record's: `observed_at` never goes back, the clock may.

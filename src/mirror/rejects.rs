@@ -8,6 +8,7 @@ use super::column::whole;
 use super::error::Error;
 use super::stage::Stage;
 use super::syncs::SyncRow;
+use super::table::of_table;
 use crate::model::time::our_text;
 use crate::model::{Certificate, Mode, Reject, ResourceId};
 
@@ -85,7 +86,11 @@ impl Source<'_> {
         }
         let rowid: Option<i64> = self
             .conn
-            .prepare_cached("SELECT rowid FROM users WHERE instance = ?1 AND id = ?2")?
+            .prepare_cached(of_table!(
+                stage.key.resource,
+                "SELECT rowid FROM ",
+                " WHERE instance = ?1 AND id = ?2"
+            ))?
             .query_row([self.instance, key], |row| row.get(0))
             .optional()?;
         Ok(rowid.is_some_and(|rowid| stage.seen.has(rowid)))

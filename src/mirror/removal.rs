@@ -9,9 +9,10 @@ use super::error::Error;
 use super::read::Reader;
 use super::record::{Place, append, observed_at};
 use super::syncs::known_instance;
+use super::{lists, table};
 use crate::model::time::our_text;
-use crate::model::{InstanceName, ResourceId, ResourceType, State};
-use crate::reconcile::diff;
+use crate::model::{InstanceName, Member, ResourceId, ResourceType, State, membership};
+use crate::reconcile::{diff, members};
 
 /// What one transaction of a removal did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Writer<'_> {
         self.reserve_sync()
     }
 
-    /// Removes at most `most` users, in the order of ids, and writes a record for each; once nobody is left, forgets the instance.
+    /// Removes at most `most` users, groups and memberships, and writes a record for each; once nobody is left, forgets the instance.
     ///
     /// # Errors
     /// As [`Writer::begin_removal`]: it may have been linked again meanwhile.
@@ -77,12 +78,11 @@ impl Writer<'_> {
         most: u64,
     ) -> Result<Removed, Error> {
         self.unlinked(instance)?;
-        let users = self.remove_some(instance, sync_id, now, most)?;
-        let is_over = users < most;
-        if is_over {
+        let removed = self.remove_some(instance, sync_id, now, most)?;
+        if removed.is_over {
             self.forget_instance(instance)?;
         }
-        Ok(Removed { users, is_over })
+        Ok(removed)
     }
 
     fn unlinked(&self, instance: &InstanceName) -> Result<(), Error> {
@@ -127,61 +127,92 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Who is in which group first, then the groups, then the users.
     fn remove_some(
         &self,
         instance: &InstanceName,
         sync_id: i64,
         now: Timestamp,
         most: u64,
-    ) -> Result<u64, Error> {
+    ) -> Result<Removed, Error> {
         let name = instance.as_str();
         let first_seq = apply::last_seq(self.conn)?;
         let observed_at = our_text(observed_at(self.conn, now)?);
         let mut seq = first_seq;
-        let (mut living, mut active) = (0, 0);
-        let mut next = self.conn.prepare_cached(
-            "SELECT rowid, id, active, attributes, created_at, modified_at, gone_at FROM users
-             WHERE instance = ?1 ORDER BY id LIMIT 1",
-        )?;
-        for _ in 0..most {
-            let Some(user) = next.query_row([name], user).optional()? else {
-                break;
-            };
-            seq += 1;
-            living += i64::from(user.before.gone_at.is_none());
-            active += i64::from(user.active);
-            self.remove(instance, &user)?;
-            let place = Place {
-                seq,
-                sync_id,
-                instance,
-                hold_id: None,
-                observed_at: &observed_at,
-            };
-            let record = diff::unlinked(ResourceType::User, user.id, user.before);
-            append(self.conn, &place, &record)?;
+        let mut users = 0;
+        for resource in [
+            ResourceType::Membership,
+            ResourceType::Group,
+            ResourceType::User,
+        ] {
+            let (mut living, mut active) = (0, 0);
+            let mut next = self.conn.prepare_cached(next_of(resource))?;
+            while seq.abs_diff(first_seq) < most {
+                let Some(one) = next
+                    .query_row([name], |row| left(resource, row))
+                    .optional()?
+                else {
+                    break;
+                };
+                seq += 1;
+                living += i64::from(one.before.gone_at.is_none());
+                active += i64::from(one.active);
+                users += u64::from(resource == ResourceType::User);
+                self.remove(instance, resource, &one)?;
+                let place = Place {
+                    seq,
+                    sync_id,
+                    instance,
+                    hold_id: None,
+                    observed_at: &observed_at,
+                };
+                let record = diff::unlinked(resource, one.id, one.before);
+                append(self.conn, &place, &record)?;
+            }
+            self.conn.execute(
+                "UPDATE source_counts SET living = living - ?3, active = active - ?4
+                 WHERE instance = ?1 AND resource = ?2",
+                params![name, resource.as_str(), living, active],
+            )?;
         }
         self.conn.execute("UPDATE feed SET last_seq = ?1", [seq])?;
-        self.conn.execute(
-            "UPDATE source_counts SET living = living - ?3, active = active - ?4
-             WHERE instance = ?1 AND resource = ?2",
-            params![name, ResourceType::User.as_str(), living, active],
-        )?;
-        Ok(seq.abs_diff(first_seq))
+        Ok(Removed {
+            users,
+            is_over: seq.abs_diff(first_seq) < most,
+        })
     }
 
-    fn remove(&self, instance: &InstanceName, user: &User) -> Result<(), Error> {
-        let (name, id) = (instance.as_str(), user.id.as_str());
+    fn remove(
+        &self,
+        instance: &InstanceName,
+        resource: ResourceType,
+        one: &Left,
+    ) -> Result<(), Error> {
+        let (name, id) = (instance.as_str(), one.id.as_str());
         self.touched
-            .drop_seal(self.conn, "users", &format!("{name} {id}"))?;
-        self.conn
-            .prepare_cached("DELETE FROM users WHERE rowid = ?1")?
-            .execute([user.rowid])?;
+            .drop_seal(self.conn, table::name(resource), &one.seal_key)?;
+        let delete = match resource {
+            ResourceType::User => "DELETE FROM users WHERE rowid = ?1",
+            ResourceType::Group => "DELETE FROM groups WHERE rowid = ?1",
+            ResourceType::Membership => "DELETE FROM memberships WHERE rowid = ?1",
+        };
+        self.conn.prepare_cached(delete)?.execute([one.rowid])?;
+        if let (ResourceType::Membership, None, Some([group, _])) =
+            (resource, one.before.gone_at, membership::parts(id))
+        {
+            // What is not removed yet still says how many there are.
+            self.conn
+                .prepare_cached(
+                    "UPDATE groups SET member_count = member_count - 1 WHERE instance = ?1 AND id = ?2",
+                )?
+                .execute([name, &group])?;
+            return Ok(());
+        }
         self.conn
             .prepare_cached(
                 "DELETE FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
             )?
-            .execute([name, ResourceType::User.as_str(), id])?;
+            .execute([name, resource.as_str(), id])?;
         Ok(())
     }
 
@@ -197,16 +228,57 @@ impl Writer<'_> {
     }
 }
 
-/// A row of `users`, as far as its end needs it.
-struct User {
+/// A row, as far as its end needs it.
+struct Left {
     rowid: i64,
     id: ResourceId,
     active: bool,
     before: State,
+    seal_key: String,
 }
 
-fn user(row: &Row<'_>) -> rusqlite::Result<User> {
-    Ok(User {
+/// The next row of an instance: in the order of ids.
+fn next_of(resource: ResourceType) -> &'static str {
+    match resource {
+        ResourceType::User => {
+            "SELECT rowid, id, active, attributes, created_at, modified_at, gone_at, instance || ' ' || id FROM users
+             WHERE instance = ?1 ORDER BY id LIMIT 1"
+        }
+        ResourceType::Group => {
+            "SELECT rowid, id, active, attributes, created_at, modified_at, gone_at, instance || ' ' || id FROM groups
+             WHERE instance = ?1 ORDER BY id LIMIT 1"
+        }
+        ResourceType::Membership => {
+            "SELECT rowid, group_id, member_id, member_type, label, ended_at,
+                    instance || ' ' || length(group_id) || ' ' || group_id || ' ' || member_id FROM memberships
+             WHERE instance = ?1 ORDER BY group_id, member_id LIMIT 1"
+        }
+    }
+}
+
+fn left(resource: ResourceType, row: &Row<'_>) -> rusqlite::Result<Left> {
+    if resource == ResourceType::Membership {
+        let group: String = row.get(1)?;
+        let member = Member {
+            id: row.get(2)?,
+            kind: lists::kind(row, 3)?,
+            label: row.get(4)?,
+        };
+        let gone_at = time(row, 5)?;
+        return Ok(Left {
+            rowid: row.get(0)?,
+            id: membership::id(&group, &member.id),
+            active: gone_at.is_none(),
+            before: State {
+                canonical: members::canonical(&group, &member, gone_at.is_none()),
+                created_at: None,
+                modified_at: None,
+                gone_at,
+            },
+            seal_key: row.get(6)?,
+        });
+    }
+    Ok(Left {
         rowid: row.get(0)?,
         id: ResourceId::new(row.get::<_, String>(1)?),
         active: row.get(2)?,
@@ -216,6 +288,7 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
             modified_at: time(row, 5)?,
             gone_at: time(row, 6)?,
         },
+        seal_key: row.get(7)?,
     })
 }
 

@@ -392,19 +392,26 @@ impl Text {
 }
 
 fn seal_fingerprints(conn: &Connection) -> Result<(), Error> {
-    let mut of_users = conn.prepare(
-        "SELECT users.instance, users.id, fingerprint, changed_seq, tx
-         FROM users CROSS JOIN fingerprints -- in this order: `fingerprints` is written meanwhile
-             ON fingerprints.instance = users.instance AND resource = 'User' AND fingerprints.id = users.id",
-    )?;
-    let mut put = conn.prepare(
-        "UPDATE fingerprints SET seal = ?3 WHERE instance = ?1 AND resource = 'User' AND id = ?2",
-    )?;
-    let mut rows = of_users.query([])?;
-    while let Some(row) = rows.next()? {
-        let (id, fingerprint): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
-        let tie = tie(&fingerprint, row.get(4)?, &id, row.get(3)?);
-        put.execute(params![ToSqlOutput::Borrowed(row.get_ref(0)?), id, tie])?;
+    let mut exists = conn.prepare("SELECT 1 FROM sqlite_master WHERE name = ?1")?;
+    for (table, resource) in [("users", "User"), ("groups", "Group")] {
+        if !exists.exists([table])? {
+            continue;
+        }
+        let mut known = conn.prepare(&format!(
+            "SELECT known.instance, known.id, fingerprint, changed_seq, tx
+             FROM {table} AS known CROSS JOIN fingerprints -- in this order: `fingerprints` is written meanwhile
+                 ON fingerprints.instance = known.instance AND resource = ?1 AND fingerprints.id = known.id"
+        ))?;
+        let mut put = conn.prepare(
+            "UPDATE fingerprints SET seal = ?3 WHERE instance = ?1 AND resource = ?4 AND id = ?2",
+        )?;
+        let mut rows = known.query([resource])?;
+        while let Some(row) = rows.next()? {
+            let (id, fingerprint): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
+            let tie = tie(&fingerprint, row.get(4)?, &id, row.get(3)?);
+            let instance = ToSqlOutput::Borrowed(row.get_ref(0)?);
+            put.execute(params![instance, id, tie, resource])?;
+        }
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::column::{count, time, whole};
 use super::error::Error;
 use super::read::Reader;
 use super::seen::{self, Seen};
+use super::table::of_table;
 use super::{file, holding, staged, tx};
 use crate::model::{Arrived, Base, InstanceName, Mode, Proof, ResourceId, ResourceType, Shares};
 
@@ -84,6 +85,8 @@ pub struct Stage {
     pub(super) is_short: bool,
     /// The number of this sync's newest transaction.
     pub(super) own_tx: i64,
+    /// The group whose members the newest transaction has written in part, and where the mirror stood behind that.
+    pub(super) in_hand: Option<(ResourceId, Base)>,
     /// Whether what was read is another directory's: then stamps that went back are no reason to doubt it.
     pub(super) takes_over: bool,
     files: Files,
@@ -102,7 +105,7 @@ pub(super) struct Horizon {
     pub(super) base: Base,
     /// The id given to a sync last: that of this sync is higher.
     pub(super) sync_id: i64,
-    /// The highest rowid of `users`: rowids only grow, so this tells who was known. Rowids stay what they are unless
+    /// The highest rowid of the resources' table: rowids only grow, so this tells who was known. Rowids stay what they are unless
     /// somebody runs VACUUM on the mirror during a crawl; that confuses who was seen, and so at worst asks for living
     /// users by id, or leaves a leaver to the next full sync.
     pub(super) max_rowid: i64,
@@ -117,7 +120,7 @@ const CACHED_STATEMENTS: usize = 32;
 const MIN_FREE_BYTES: u64 = super::LONG_LOG_BYTES;
 
 /// Changes with the tables below.
-const STAGE_VERSION: i64 = 7;
+const STAGE_VERSION: i64 = 8;
 
 const TABLES: &str = "
     CREATE TABLE stage (
@@ -171,7 +174,7 @@ impl Stage {
         now: Timestamp,
         max_age: Duration,
     ) -> Result<(Self, Option<Interrupted>), Error> {
-        let today = Horizon::of(reader, &key.instance)?;
+        let today = Horizon::of(reader, key)?;
         let Some(path) = path else {
             let directory = tempfile::tempdir()
                 .map_err(Error::file("make a directory in", std::env::temp_dir()))?;
@@ -237,6 +240,7 @@ impl Stage {
             reported: 0,
             is_short: false,
             own_tx: 0,
+            in_hand: None,
             takes_over: false,
             files,
         })
@@ -308,7 +312,7 @@ impl Stage {
         if seen.ones() + other_ids + counted_rows != distinct {
             return Ok(None);
         }
-        horizon.nobody = !knows_anybody(reader, &key.instance, horizon.max_rowid)?;
+        horizon.nobody = !knows_anybody(reader, key, horizon.max_rowid)?;
         conn.execute_batch("BEGIN")?;
         let stage = Self {
             conn,
@@ -321,6 +325,7 @@ impl Stage {
             reported: distinct,
             is_short: false,
             own_tx: 0,
+            in_hand: None,
             takes_over: false,
             files: Files::Beside(path.to_owned()),
         };
@@ -430,14 +435,10 @@ impl Stage {
 }
 
 impl Horizon {
-    fn of(reader: &Reader, instance: &InstanceName) -> Result<Self, Error> {
+    fn of(reader: &Reader, key: &StageKey) -> Result<Self, Error> {
         let base = tx::base(&reader.conn)?;
-        let max_rowid =
-            reader
-                .conn
-                .query_row("SELECT coalesce(max(rowid), 0) FROM users", [], |row| {
-                    row.get(0)
-                })?;
+        let newest = of_table!(key.resource, "SELECT coalesce(max(rowid), 0) FROM ", "");
+        let max_rowid = reader.conn.query_row(newest, [], |row| row.get(0))?;
         let sync_id = reader
             .conn
             .query_row(
@@ -450,16 +451,20 @@ impl Horizon {
             base,
             sync_id: sync_id.unwrap_or(0),
             max_rowid,
-            nobody: !knows_anybody(reader, instance, max_rowid)?,
+            nobody: !knows_anybody(reader, key, max_rowid)?,
         })
     }
 }
 
-fn knows_anybody(reader: &Reader, instance: &InstanceName, max_rowid: i64) -> Result<bool, Error> {
+fn knows_anybody(reader: &Reader, key: &StageKey, max_rowid: i64) -> Result<bool, Error> {
     Ok(reader
         .conn
-        .prepare_cached("SELECT 1 FROM users WHERE instance = ?1 AND rowid <= ?2")?
-        .exists(params![instance.as_str(), max_rowid])?)
+        .prepare_cached(of_table!(
+            key.resource,
+            "SELECT 1 FROM ",
+            " WHERE instance = ?1 AND rowid <= ?2"
+        ))?
+        .exists(params![key.instance.as_str(), max_rowid])?)
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {

@@ -7,9 +7,11 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::column::{count, json, time, to_json};
 use super::error::Error;
+use super::lists;
 use super::read::Reader;
 use super::rejects::{self, KEPT_REJECTS};
 use super::stage::{Stage, Staged};
+use super::table::of_table;
 use crate::model::{Arrived, Base, PageReport, Proof, Reject, ResourceId, ResourceType};
 
 /// The tables in the stage.
@@ -26,7 +28,9 @@ pub(super) const TABLES: &str = "
         created_at  TEXT,
         modified_at TEXT,
         fingerprint BLOB,
-        proof       TEXT -- null beside a null `canonical`: not asked for
+        proof       TEXT, -- null beside a null `canonical`: not asked for
+        members     TEXT, -- JSON: of a group who is in it, as it was shown
+        list        TEXT NOT NULL DEFAULT 'read' -- what is thought of `members`
     );
     CREATE TABLE rejects (
         key    TEXT NOT NULL PRIMARY KEY, -- the id, or a digest
@@ -44,6 +48,44 @@ pub(super) struct StagedRow {
     /// Whether it is the answer about this one id, which stands.
     pub(super) asked: bool,
     pub(super) staged: Staged,
+    /// What is thought of the members of a group.
+    pub(super) list: ListState,
+}
+
+/// What is thought of the list of a group that was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListState {
+    /// It is as it was read: nobody who is missing leaves the group for it.
+    #[default]
+    Read,
+    /// Who is missing is not in the group any more.
+    Confirmed,
+    /// So many are missing in all groups that nobody was asked: who is missing can be held, and no more.
+    Unasked,
+    /// There may be more members than it shows.
+    Cut,
+    /// It says nothing.
+    Unknown,
+}
+
+impl ListState {
+    const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Confirmed,
+        Self::Unasked,
+        Self::Cut,
+        Self::Unknown,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Confirmed => "confirmed",
+            Self::Unasked => "unasked",
+            Self::Cut => "cut",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Which staged resources to read.
@@ -51,6 +93,8 @@ pub(super) struct StagedRow {
 pub(super) enum Which<'a> {
     /// Those behind an id; all without one.
     After(Option<&'a ResourceId>),
+    /// The one with this id.
+    One(&'a ResourceId),
     /// Those up to an id that were once doubtful.
     DoubtedUpTo(&'a ResourceId),
     /// Those whose mirror row can differ from what the crawl knew when it asked, `feed.last_seq` being this.
@@ -94,6 +138,7 @@ impl Stage {
             base,
             asked: true,
             staged: Staged::Seen(Box::new(arrived)),
+            list: ListState::Read,
         };
         self.write(&row, false)?;
         Ok(())
@@ -109,6 +154,7 @@ impl Stage {
             base,
             asked: true,
             staged: Staged::Gone(proof.clone()),
+            list: ListState::Read,
         };
         self.write(&row, false)?;
         Ok(())
@@ -124,6 +170,7 @@ impl Stage {
             base,
             asked: true,
             staged: Staged::Absent,
+            list: ListState::Read,
         };
         self.write(&row, false)?;
         Ok(())
@@ -180,6 +227,7 @@ impl Stage {
             base,
             asked: false,
             staged: Staged::Seen(Box::new(arrived)),
+            list: ListState::Read,
         };
         if let Some(rowid) = self.known(reader, &row.id)? {
             self.seen.set(rowid);
@@ -266,11 +314,26 @@ impl Stage {
             .exists([id.as_str()])?)
     }
 
-    /// How many resources are staged.
+    /// How many resources are staged, members counted as well.
     pub(super) fn count_staged(&self) -> Result<u64, Error> {
-        Ok(self
-            .conn
-            .query_row("SELECT count(*) FROM staged", [], |row| count(row, 0))?)
+        let sql = match self.key.resource {
+            ResourceType::User => "SELECT count(*) FROM staged",
+            ResourceType::Group | ResourceType::Membership => {
+                "SELECT count(*) + coalesce(sum(json_array_length(members, '$.members')), 0) FROM staged"
+            }
+        };
+        Ok(self.conn.query_row(sql, [], |row| count(row, 0))?)
+    }
+
+    /// Notes what is thought of the list of a group that is staged.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn judge_list(&self, group: &ResourceId, state: ListState) -> Result<(), Error> {
+        self.conn
+            .prepare_cached("UPDATE staged SET list = ?2 WHERE id = ?1")?
+            .execute(params![group.as_str(), state.as_str()])?;
+        Ok(())
     }
 
     /// The rowid of a user that was known at the crawl's start.
@@ -280,7 +343,11 @@ impl Stage {
         }
         let rowid: Option<i64> = reader
             .conn
-            .prepare_cached("SELECT rowid FROM users WHERE instance = ?1 AND id = ?2")?
+            .prepare_cached(of_table!(
+                self.key.resource,
+                "SELECT rowid FROM ",
+                " WHERE instance = ?1 AND id = ?2"
+            ))?
             .query_row(params![self.key.instance.as_str(), id.as_str()], |row| {
                 row.get(0)
             })
@@ -331,14 +398,19 @@ impl Stage {
             arrived
                 .map(|arrived| to_json(&arrived.columns))
                 .transpose()?,
+            arrived
+                .and_then(|arrived| arrived.members.as_ref())
+                .map(lists::to_text)
+                .transpose()?,
+            row.list.as_str(),
         ];
         let inserted = self
             .conn
             .prepare_cached(
                 "INSERT OR IGNORE INTO staged
                      (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx,
-                      columns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                      columns, members, list)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?
             .execute(values)?;
         if inserted == 0 {
@@ -346,7 +418,7 @@ impl Stage {
                 .prepare_cached(
                     "UPDATE staged
                      SET base_seq = ?2, asked = ?4, canonical = ?5, created_at = ?6, modified_at = ?7,
-                         fingerprint = ?8, proof = ?9, base_tx = ?10, columns = ?11
+                         fingerprint = ?8, proof = ?9, base_tx = ?10, columns = ?11, members = ?12, list = ?13
                      WHERE id = ?1",
                 )?
                 .execute(values)?;
@@ -374,6 +446,7 @@ impl Stage {
         let (condition, bound) = match which {
             Which::After(None) => ("id >= ?1", Value::from(String::new())),
             Which::After(Some(id)) => ("id > ?1", Value::from(id.as_str().to_owned())),
+            Which::One(id) => ("id = ?1", Value::from(id.as_str().to_owned())),
             Which::DoubtedUpTo(id) => (
                 "id <= ?1 AND doubted = 1",
                 Value::from(id.as_str().to_owned()),
@@ -384,7 +457,8 @@ impl Stage {
             ),
         };
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx, columns
+            "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx, columns,
+                    members, list
              FROM staged WHERE {condition} ORDER BY id"
         ))?;
         let mut rows = statement.query([bound])?;
@@ -413,8 +487,13 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
                 rusqlite::Error::InvalidColumnType(9, "columns".to_owned(), Type::Null)
             })?,
             fingerprint: row.get(6)?,
+            members: lists::of_text(row, 10)?,
         })),
     };
+    let list: String = row.get(11)?;
+    let list = ListState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == list);
     Ok(StagedRow {
         id,
         base: Base {
@@ -423,5 +502,6 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
         },
         asked: row.get(2)?,
         staged,
+        list: list.unwrap_or_default(),
     })
 }

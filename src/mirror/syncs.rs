@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension as _, params};
 use super::apply::{Applied, Batch, Writer};
 use super::column::{time, to_json, whole};
 use super::error::Error;
-use super::gate::Treatment;
-use super::holds::ANOTHER_DIRECTORY;
+use super::gate::{Treatment, Watch};
+use super::holds::{ANOTHER_DIRECTORY, another_directory};
 use super::stage::Stage;
 use crate::clock::Clock;
 use crate::model::time::{our_text, their_text};
@@ -141,6 +141,10 @@ impl Writer<'_> {
         if sync.outcome != Outcome::Failed {
             return self.break_off(sync, not_before);
         }
+        if sync.resource != ResourceType::User {
+            // The state of an instance goes by its users alone.
+            return self.break_off(sync, not_before);
+        }
         self.write_sync(sync)?;
         let known = self
             .conn
@@ -221,6 +225,10 @@ impl Writer<'_> {
         let is_taken_over = matches!(batch.treatment, Treatment::TakenOver(_));
         self.move_source(stage, finish, is_taken_over)?;
         self.settle_rejects(stage, &sync)?;
+        if sync.resource != ResourceType::User {
+            // Its groups say nothing of how its users are.
+            return Ok(());
+        }
         // `source_changed` ends when a person approves it or the old directory is back, `unlinked` when the instance is
         // configured again: neither because a sync that was under way meanwhile came to its end.
         let known = self
@@ -250,6 +258,9 @@ impl Writer<'_> {
         if let Some(capabilities) = &finish.capabilities {
             self.set_capabilities(&sync.instance, sync.resource, capabilities)?;
         }
+        if sync.resource != ResourceType::User {
+            return Ok(());
+        }
         self.conn.execute(
             &format!(
                 "UPDATE instances SET state = 'source_changed'
@@ -261,12 +272,24 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Whether the instance waits for a person to say that it is another directory.
-    pub(super) fn source_changed(&self, instance: &InstanceName) -> Result<bool, Error> {
-        Ok(self
-            .conn
-            .prepare_cached("SELECT 1 FROM instances WHERE name = ?1 AND state = 'source_changed'")?
-            .exists([instance.as_str()])?)
+    /// Whether the source waits for a person to say that it is another directory's.
+    pub(super) fn source_changed(&self, watch: &Watch) -> Result<bool, Error> {
+        let instance = watch.instance.as_str();
+        Ok(match watch.resource {
+            ResourceType::User => self
+                .conn
+                .prepare_cached(
+                    "SELECT 1 FROM instances WHERE name = ?1 AND state = 'source_changed'",
+                )?
+                .exists([instance])?,
+            resource => self
+                .conn
+                .prepare_cached(&format!(
+                    "SELECT 1 FROM holds WHERE instance = ?1 AND {}",
+                    another_directory(resource)
+                ))?
+                .exists([instance])?,
+        })
     }
 
     fn move_source(

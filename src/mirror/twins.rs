@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::read::Reader;
 use super::stage::Stage;
+use super::table::of_table;
 
 impl Stage {
     /// Whether two ids were staged or known that are equal but for ASCII case.
@@ -20,9 +21,11 @@ impl Stage {
                  UNION SELECT lower(id), id FROM ids WHERE id <> lower(id);",
         )?;
         let instance = self.key.instance.as_str();
-        let mut known = reader.conn.prepare_cached(
-            "SELECT lower(id), id FROM users WHERE instance = ?1 AND id <> lower(id)",
-        )?;
+        let mut known = reader.conn.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT lower(id), id FROM ",
+            " WHERE instance = ?1 AND id <> lower(id)"
+        ))?;
         let mut rows = known.query([instance])?;
         let mut add = self
             .conn
@@ -56,9 +59,11 @@ impl Stage {
         if staged {
             return Ok(true);
         }
-        let mut known = reader
-            .conn
-            .prepare_cached("SELECT 1 FROM users WHERE instance = ?1 AND id = ?2")?;
+        let mut known = reader.conn.prepare_cached(of_table!(
+            self.key.resource,
+            "SELECT 1 FROM ",
+            " WHERE instance = ?1 AND id = ?2"
+        ))?;
         let mut capitals = self.conn.prepare("SELECT lower FROM capitals")?;
         let mut rows = capitals.query([])?;
         while let Some(row) = rows.next()? {

@@ -9,8 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::apply;
 use super::error::Error;
 use super::gate::Watch;
-use crate::model::Kind;
+use super::table;
 use crate::model::time::our_text;
+use crate::model::{Kind, ResourceType, membership};
 use crate::reconcile::guard::{self, Concern};
 use crate::reconcile::mapping;
 
@@ -60,17 +61,64 @@ pub(super) fn released(conn: &Connection, watch: &Watch, sync_id: i64) -> Result
             true => &mut released.here,
             false => &mut released.elsewhere,
         };
-        for concern in guard::concerns(kind(row, 2)?, changed) {
+        for concern in guard::concerns(watch.resource, kind(row, 2)?, changed) {
             let since = match concern {
-                Concern::Deactivation => deactivations_since,
                 Concern::Blanking(_) => blankings_since,
+                _ => deactivations_since,
             };
             if seq >= since {
                 *count.entry(concern).or_default() += 1;
             }
         }
     }
+    if watch.resource == ResourceType::Group {
+        memberships_released(conn, watch, sync_id, &mut released)?;
+    }
     Ok(released)
+}
+
+/// Adds the memberships that ended while their group lived.
+fn memberships_released(
+    conn: &Connection,
+    watch: &Watch,
+    sync_id: i64,
+    released: &mut Released,
+) -> Result<(), Error> {
+    let since = [
+        window_began(conn, watch, &Concern::Membership)?,
+        window_began(conn, watch, &Concern::GroupMembership(String::new()))?,
+    ];
+    let mut records = conn.prepare_cached(&format!(
+        "SELECT seq, sync_id, id {SINCE} AND hold_id IS NULL AND reason = 'removed' AND {STILL_THERE}"
+    ))?;
+    let mut rows = records.query(params![
+        watch.instance.as_str(),
+        ResourceType::Membership.as_str(),
+        since[0].min(since[1]),
+    ])?;
+    while let Some(row) = rows.next()? {
+        let (seq, by): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let id = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+        let count = match by == sync_id {
+            true => &mut released.here,
+            false => &mut released.elsewhere,
+        };
+        if seq >= since[0] {
+            *count.entry(Concern::Membership).or_default() += 1;
+        }
+        if let (true, Some([group, _])) = (seq >= since[1], membership::parts(id)) {
+            *count.entry(Concern::GroupMembership(group)).or_default() += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The resource whose records a concern is about.
+fn resource_of(watch: &Watch, concern: &Concern) -> ResourceType {
+    match concern {
+        Concern::Deactivation | Concern::Blanking(_) => watch.resource,
+        Concern::Membership | Concern::GroupMembership(_) => ResourceType::Membership,
+    }
 }
 
 /// How many users a concern's share is of: active ones, or those who live and have the attribute, when
@@ -80,17 +128,25 @@ pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Resu
     let since = first_after(conn, began)?;
     // The counts of `source_counts` are moved with `feed.last_seq`, at a transaction's end; users one by one.
     let until = match concern {
-        Concern::Deactivation => apply::last_seq(conn)?,
-        Concern::Blanking(_) => i64::MAX,
+        Concern::Deactivation | Concern::Membership => apply::last_seq(conn)?,
+        Concern::Blanking(_) | Concern::GroupMembership(_) => i64::MAX,
+    };
+    let resource = resource_of(watch, concern);
+    let range = match concern {
+        Concern::GroupMembership(group) => membership::range(group),
+        // Every id is between these two.
+        _ => [String::new(), char::MAX.to_string()],
     };
     let mut records = conn.prepare_cached(&format!(
-        "SELECT kind, changed, after {SINCE} AND seq <= ?4 AND reason <> 'baseline' AND {STILL_THERE}"
+        "SELECT kind, changed, after {SINCE} AND seq <= ?4 AND id >= ?5 AND id < ?6 AND reason <> 'baseline' AND {STILL_THERE}"
     ))?;
     let mut rows = records.query(params![
         watch.instance.as_str(),
-        watch.resource.as_str(),
+        resource.as_str(),
         since,
-        until
+        until,
+        range[0],
+        range[1]
     ])?;
     let mut count = users_now(conn, watch, concern)?;
     while let Some(row) = rows.next()? {
@@ -99,7 +155,7 @@ pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Resu
             .as_str_or_null()
             .map_err(rusqlite::Error::from)?;
         let after = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-        count -= guard::shift(concern, kind(row, 0)?, changed, after);
+        count -= guard::shift(resource, concern, kind(row, 0)?, changed, after);
     }
     Ok(u64::try_from(count).unwrap_or_default())
 }
@@ -107,33 +163,39 @@ pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Resu
 fn users_now(conn: &Connection, watch: &Watch, concern: &Concern) -> Result<i64, Error> {
     let instance = watch.instance.as_str();
     match concern {
-        Concern::Deactivation => Ok(conn
+        Concern::GroupMembership(group) => Ok(conn
+            .prepare_cached(
+                "SELECT count(*) FROM memberships WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL",
+            )?
+            .query_row([instance, group], |row| row.get(0))?),
+        Concern::Deactivation | Concern::Membership => Ok(conn
             .prepare_cached(
                 "SELECT active FROM source_counts WHERE instance = ?1 AND resource = ?2",
             )?
-            .query_row([instance, watch.resource.as_str()], |row| row.get(0))
+            .query_row([instance, resource_of(watch, concern).as_str()], |row| row.get(0))
             .optional()?
             .unwrap_or_default()),
         Concern::Blanking(path) => {
-            if let Some(columns) = mapping::columns_of(path) {
+            let table = table::name(watch.resource);
+            if let Some(columns) = mapping::columns_of(watch.resource, path) {
                 let filled: Vec<String> = columns
                     .iter()
                     .map(|column| format!("{column} IS NOT NULL"))
                     .collect();
                 let sql = format!(
-                    "SELECT count(*) FROM users WHERE instance = ?1 AND gone_at IS NULL AND ({})",
+                    "SELECT count(*) FROM {table} WHERE instance = ?1 AND gone_at IS NULL AND ({})",
                     filled.join(" OR ")
                 );
                 return Ok(conn.query_row(&sql, [instance], |row| row.get(0))?);
             }
-            let mut users = conn.prepare_cached(
-                "SELECT attributes FROM users WHERE instance = ?1 AND gone_at IS NULL",
-            )?;
+            let mut users = conn.prepare_cached(&format!(
+                "SELECT attributes FROM {table} WHERE instance = ?1 AND gone_at IS NULL"
+            ))?;
             let mut rows = users.query([instance])?;
             let mut count = 0;
             while let Some(row) = rows.next()? {
                 let attributes = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-                count += i64::from(guard::has(attributes, path));
+                count += i64::from(guard::has(watch.resource, attributes, path));
             }
             Ok(count)
         }

@@ -42,6 +42,10 @@ pub struct Capabilities {
     pub modified_and_id: Obeyed,
     /// Whether the account is ever shown an inactive user (facts page, section 13.4).
     pub inactive_shown: Obeyed,
+    /// The account may not read this source at all, though others it may (groups): it is left out, and each full sync of it
+    /// asks again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forbidden: bool,
     /// A full sync found what incremental ones should have seen, while they saw nobody: until some days
     /// later every sync is a full one.
     pub incrementals_missed_at: Option<Timestamp>,

@@ -34,6 +34,8 @@ pub enum Reason {
     Inactive,
     /// The directory behind the instance was replaced, and a person approved that.
     SourceChanged,
+    /// The group was shown without this member, by a list that is believed to be whole.
+    Removed,
     /// The instance was unlinked and its users dropped, whatever they were: this one leaves the mirror.
     Unlinked,
 }
@@ -63,6 +65,7 @@ impl Reason {
             Self::Gone => "gone",
             Self::Inactive => "inactive",
             Self::SourceChanged => "source_changed",
+            Self::Removed => "removed",
             Self::Unlinked => "unlinked",
         }
     }

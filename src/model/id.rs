@@ -57,6 +57,10 @@ impl fmt::Display for InstanceName {
 pub enum ResourceType {
     /// A person's resource (RFC 7643 section 4.1).
     User,
+    /// A group of people and of other groups (RFC 7643 section 4.2).
+    Group,
+    /// That somebody is in a group: read with the group, and no source by itself.
+    Membership,
 }
 
 impl ResourceType {
@@ -65,6 +69,27 @@ impl ResourceType {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "User",
+            Self::Group => "Group",
+            Self::Membership => "Membership",
+        }
+    }
+
+    /// The source that it is read by.
+    #[must_use]
+    pub fn source(self) -> Self {
+        match self {
+            Self::User => Self::User,
+            Self::Group | Self::Membership => Self::Group,
+        }
+    }
+
+    /// What one of them is called in a sentence.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Membership => "membership",
         }
     }
 
@@ -73,6 +98,7 @@ impl ResourceType {
     pub fn endpoint(self) -> &'static str {
         match self {
             Self::User => "Users",
+            Self::Group | Self::Membership => "Groups",
         }
     }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::base::Base;
 use super::id::{ResourceId, ResourceType};
+use super::membership::MemberList;
 use super::user::TextColumns;
 
 /// One answer of a list request, judged and cut into its resources, not yet decoded.
@@ -39,7 +40,7 @@ pub struct Arrived {
     pub resource: ResourceType,
     /// Its id.
     pub id: ResourceId,
-    /// The canonical text: without `meta` and `groups`, every value in its one spelling. `active`
+    /// The canonical text: without `meta`, `groups` and `members`, every value in its one spelling. `active`
     /// is in it only if the instance sent it.
     pub canonical: String,
     /// `meta.created`, the instance's.
@@ -48,6 +49,8 @@ pub struct Arrived {
     pub modified_at: Option<Timestamp>,
     /// The columns that its text has in the mirror, whatever becomes of `active`.
     pub columns: TextColumns,
+    /// Who is in it, of a group.
+    pub members: Option<MemberList>,
     /// Of the raw text that this came from.
     pub fingerprint: Fingerprint,
 }

@@ -1,4 +1,6 @@
-//! The columns of `users` that a user's canonical resource decides.
+//! The columns of `users` and of `groups` that the canonical resource decides.
+
+use super::id::ResourceType;
 
 /// The text columns of `users` that are mapped from the resource, in the table's order.
 pub const TEXT_COLUMNS: [&str; 24] = [
@@ -28,23 +30,51 @@ pub const TEXT_COLUMNS: [&str; 24] = [
     "timezone",
 ];
 
-/// The values of [`TEXT_COLUMNS`], in their order.
+/// The text columns of `groups` that are mapped from the resource, in the table's order.
+pub const GROUP_COLUMNS: [&str; 7] = [
+    "external_id",
+    "display_name",
+    "description",
+    "email",
+    "manager_id",
+    "manager",
+    "type",
+];
+
+/// The text columns of the table of a resource; a membership has none that is mapped.
+#[must_use]
+pub fn text_columns(resource: ResourceType) -> &'static [&'static str] {
+    match resource {
+        ResourceType::User => &TEXT_COLUMNS,
+        ResourceType::Group => &GROUP_COLUMNS,
+        ResourceType::Membership => &[],
+    }
+}
+
+/// The values of [`text_columns`], in their order; behind the last of them nothing.
 pub type TextColumns = [Option<String>; TEXT_COLUMNS.len()];
 
-/// The mapped columns of one user: a pure function of the canonical resource.
+/// The mapped columns of one user, or of one group: a pure function of the canonical resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserColumns {
     /// `active`; `None` when the resource does not say.
     pub active: Option<bool>,
-    /// The other columns, in the order of [`TEXT_COLUMNS`].
+    /// The other columns, in the order of [`text_columns`].
     pub text: TextColumns,
 }
 
 impl UserColumns {
-    /// One text column by its name; `None` for a name that is not mapped, too.
+    /// One text column of a user by its name; `None` for a name that is not mapped, too.
     #[must_use]
     pub fn get(&self, column: &str) -> Option<&str> {
-        let place = TEXT_COLUMNS.iter().position(|name| *name == column)?;
+        self.get_of(ResourceType::User, column)
+    }
+
+    /// The same of any resource.
+    #[must_use]
+    pub fn get_of(&self, resource: ResourceType, column: &str) -> Option<&str> {
+        let mut columns = text_columns(resource).iter();
+        let place = columns.position(|name| *name == column)?;
         self.text[place].as_deref()
     }
 }

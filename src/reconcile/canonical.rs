@@ -1,7 +1,7 @@
 //! One spelling for each resource, so that a new order is not a change.
 //!
-//! The canonical text is compact JSON with sorted members and elements, without empty values, `meta`
-//! and `groups`, and with a list wherever one belongs. Reading it again gives the same text.
+//! The canonical text is compact JSON with sorted members and elements, without empty values, `meta`,
+//! `groups` and the `members` of groups, and with a list wherever one belongs. Reading it again gives the same text.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -20,6 +20,7 @@ use crate::model::time::parse_lenient;
 pub struct Resource<'a> {
     content: Node<'a>,
     created_at: Option<Timestamp>,
+    members: Option<Node<'a>>,
 }
 
 impl<'a> Resource<'a> {
@@ -41,12 +42,17 @@ impl<'a> Resource<'a> {
             }
         };
         let mut created_at = None;
-        members.retain(|(name, node)| match &**name {
+        let mut listed = None;
+        members.retain_mut(|(name, node)| match &**name {
             "meta" => {
                 created_at = created(node);
                 false
             }
             "groups" => false,
+            "members" if resource == ResourceType::Group => {
+                listed = Some(std::mem::replace(node, Node::Bool(false)));
+                false
+            }
             _ => true,
         });
         for (name, node) in &mut members {
@@ -71,6 +77,7 @@ impl<'a> Resource<'a> {
         Ok(Self {
             content: Node::Object(members),
             created_at,
+            members: listed,
         })
     }
 
@@ -80,6 +87,7 @@ impl<'a> Resource<'a> {
         Self::parse(resource, canonical).unwrap_or_else(|_| Self {
             content: Node::Object(Vec::new()),
             created_at: None,
+            members: None,
         })
     }
 
@@ -111,6 +119,12 @@ impl<'a> Resource<'a> {
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
         self.created_at
+    }
+
+    /// The members of a group, as they arrived; `None` where there is nobody, and of all else.
+    #[must_use]
+    pub fn members(&self) -> Option<&Node<'a>> {
+        self.members.as_ref()
     }
 
     /// Its canonical text.

@@ -7,23 +7,29 @@ use super::canonical::Node;
 use super::mapping::{self, Leaves};
 use super::path;
 use super::tree::write_text;
-use crate::model::user::TEXT_COLUMNS;
+use crate::model::ResourceType;
+use crate::model::user::{TEXT_COLUMNS, text_columns};
 
 /// What differs, by path: the JSON before and after, `null` for absent.
 pub(super) type Differences = BTreeMap<String, [String; 2]>;
 
-/// What differs between two users without their links, `active` aside.
+/// What differs between two resources of one type without their links, `active` aside.
 ///
 /// Every difference in content is told: by its path, or by changed columns that hold the old and
 /// the new value.
-pub(super) fn differences<'n>(old: &'n Node<'n>, new: &'n Node<'n>) -> Differences {
+pub(super) fn differences<'n>(
+    resource: ResourceType,
+    old: &'n Node<'n>,
+    new: &'n Node<'n>,
+) -> Differences {
     // What does not fit its column was never mirrored; in a damaged file it fills none.
-    let leaves = [old, new].map(|user| mapping::leaves(user).unwrap_or_default());
+    let leaves = [old, new].map(|one| mapping::leaves(resource, one).unwrap_or_default());
     let columns: [_; TEXT_COLUMNS.len()] =
         std::array::from_fn(|place| leaves.map(|leaves| leaves[place].and_then(mapping::text)));
     let changed = std::array::from_fn(|place| columns[place][0] != columns[place][1]);
 
     let mut comparison = Comparison {
+        resource,
         leaves,
         changed,
         path: Vec::new(),
@@ -32,10 +38,10 @@ pub(super) fn differences<'n>(old: &'n Node<'n>, new: &'n Node<'n>) -> Differenc
     comparison.members(Some(old), Some(new));
 
     let mut found = comparison.found;
-    for (place, (column, texts)) in TEXT_COLUMNS.into_iter().zip(columns).enumerate() {
-        let other = mapping::other_of_reference(place);
+    for (place, (column, texts)) in text_columns(resource).iter().zip(columns).enumerate() {
+        let other = mapping::other_of_reference(resource, place);
         if changed[place] || other.is_some_and(|other| changed[other]) {
-            found.insert(column.to_owned(), texts.map(text_or_null));
+            found.insert((*column).to_owned(), texts.map(text_or_null));
         }
     }
     found
@@ -53,6 +59,7 @@ pub(super) fn text_or_null(text: Option<impl AsRef<str>>) -> String {
 
 /// Compares two resources member by member, and keeps what no changed column tells.
 struct Comparison<'n> {
+    resource: ResourceType,
     leaves: [Leaves<'n>; 2],
     /// The columns that differ.
     changed: [bool; TEXT_COLUMNS.len()],
@@ -101,7 +108,8 @@ impl<'n> Comparison<'n> {
         };
         if !told {
             let json = [old, new].map(|node| node.map_or("null".to_owned(), Node::to_text));
-            self.found.insert(path::of_change(&self.path), json);
+            self.found
+                .insert(path::of_change(self.resource, &self.path), json);
         }
     }
 

@@ -4,15 +4,18 @@ use jiff::Timestamp;
 
 use super::canonical::{Node, Resource, Unreadable};
 use super::fingerprint::fingerprint;
-use super::mapping;
 use super::names::NOTHING_KNOWN;
 use super::peek::{self, Members};
+use super::{mapping, members};
 use crate::model::time::parse_lenient;
 use crate::model::{Arrived, Reject, ResourceId, ResourceType, Row};
 
-/// The longest resource that is decoded, in bytes of raw text. Users have a few thousand; one of
+/// The longest resource that is decoded, in bytes of raw text, members left out. Users have a few thousand; one of
 /// megabytes, kept with each of its changes, would fill the feed.
 const MOST_BYTES: usize = 1 << 20;
+
+/// The same of a group with its members, of whom each takes some 200 bytes.
+const MOST_BYTES_OF_GROUP: usize = 1 << 25;
 
 /// Decodes one row of a page. A user whose known attributes have impossible types is a reject.
 ///
@@ -24,11 +27,16 @@ pub fn decode(resource: ResourceType, row: &Row) -> Result<Arrived, Reject> {
 }
 
 fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
-    if row.raw.len() > MOST_BYTES {
-        return Err(Unreadable {
-            path: String::new(),
-            problem: format!("{} bytes, more than {MOST_BYTES}", row.raw.len()),
-        });
+    let most = match resource {
+        ResourceType::User | ResourceType::Membership => MOST_BYTES,
+        ResourceType::Group => MOST_BYTES_OF_GROUP,
+    };
+    let too_long = |bytes, most| Unreadable {
+        path: String::new(),
+        problem: format!("{bytes} bytes, more than {most}"),
+    };
+    if row.raw.len() > most {
+        return Err(too_long(row.raw.len(), most));
     }
     let text = std::str::from_utf8(&row.raw).map_err(|error| Unreadable {
         path: String::new(),
@@ -45,13 +53,16 @@ fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
             },
         });
     }
-    let columns = match resource {
-        ResourceType::User => mapping::text_columns(parsed.content())?,
-    };
+    let columns = mapping::text_columns(resource, parsed.content())?;
+    let canonical = parsed.to_text();
+    if canonical.len() > MOST_BYTES {
+        return Err(too_long(canonical.len(), MOST_BYTES));
+    }
     Ok(Arrived {
         resource,
         id: row.id.clone(),
-        canonical: parsed.to_text(),
+        members: (resource == ResourceType::Group).then(|| members::list(parsed.members())),
+        canonical,
         created_at: parsed.created_at(),
         modified_at: row.modified_at,
         columns,

@@ -76,7 +76,7 @@ impl Changes {
             let user = resource.content().without_links();
             user.unwrap_or_else(nothing)
         });
-        let mut by_path = compare::differences(&old_user, &new_user);
+        let mut by_path = compare::differences(resource, &old_user, &new_user);
 
         let active = [&old, &new].map(Resource::active);
         if active[0] != active[1] {

@@ -1,7 +1,7 @@
 //! Folding the feed gives the mirror: what one record makes of the state before it.
 
 use super::canonical;
-use crate::model::{Kind, Reason};
+use crate::model::{Kind, Reason, ResourceType};
 
 /// A row of `changes` or `changes_base`, as far as a fold reads it. The texts are the columns'.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +10,8 @@ pub struct FoldInput<'a> {
     pub seq: i64,
     /// Whether the row is from `changes_base`: then what came before it is forgotten.
     pub is_base: bool,
+    /// `resource`.
+    pub resource: &'a str,
     /// `kind`.
     pub kind: &'a str,
     /// `reason`.
@@ -24,7 +26,7 @@ pub struct FoldInput<'a> {
     pub observed_at: &'a str,
 }
 
-/// What the feed says of one resource: the columns of `users` that are not mapped from `attributes`.
+/// What the feed says of one resource: the columns of its table that are not mapped from `attributes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folded {
     /// `attributes`, the canonical text.
@@ -85,13 +87,20 @@ pub enum FoldError {
 pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Option<Folded>, FoldError> {
     let seq = record.seq;
     let is_create = record.kind == Kind::Create.as_str();
+    // A membership that begins again is created again; when it began first, what was trimmed does not tell.
+    let is_membership = record.resource == ResourceType::Membership.as_str();
     let first_seen_at = match before {
-        None if is_create => Some(record.observed_at.to_owned()),
+        None if is_create && !(record.is_base && is_membership) => {
+            Some(record.observed_at.to_owned())
+        }
         None if record.is_base => None,
         None => return Err(FoldError::NeverCreated { seq }),
         Some(before) if before.changed_seq >= seq => {
             let last = before.changed_seq;
             return Err(FoldError::OutOfOrder { seq, last });
+        }
+        Some(before) if is_create && is_membership && before.gone_at.is_some() => {
+            before.first_seen_at
         }
         Some(_) if is_create => return Err(FoldError::CreatedTwice { seq }),
         Some(before) => before.first_seen_at,
@@ -99,7 +108,9 @@ pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Option<Fol
     if record.reason == Reason::Unlinked.as_str() {
         return Ok(None);
     }
-    let is_gone = record.has_proof || record.reason == Reason::Gone.as_str();
+    let is_gone = record.has_proof
+        || record.reason == Reason::Gone.as_str()
+        || is_membership && record.kind == Kind::Deactivate.as_str();
     Ok(Some(Folded {
         active: canonical::active(record.after).ok_or(FoldError::NoActive { seq })?,
         canonical: record.after.to_owned(),
@@ -124,6 +135,7 @@ mod tests {
 
     fn input<'a>(seq: i64, kind: &'a str, reason: &'a str) -> FoldInput<'a> {
         FoldInput {
+            resource: "User",
             seq,
             is_base: false,
             kind,
@@ -149,6 +161,7 @@ mod tests {
         let gone = stays(Some(create.clone()), &input(3, "deactivate", "gone"));
         assert_eq!((gone.gone_at.as_deref(), gone.changed_seq), (time, 3));
         let approved = FoldInput {
+            resource: "User",
             has_proof: true,
             ..input(3, "deactivate", "source_changed")
         };
@@ -210,6 +223,7 @@ mod tests {
     ) -> Option<Folded> {
         let source_modified_at = record.after.modified_at.map(their_text);
         let input = FoldInput {
+            resource: "User",
             seq,
             is_base: false,
             kind: record.kind.as_str(),

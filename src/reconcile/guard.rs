@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::canonical::{self, Resource};
-use super::mapping::{self, user_columns};
+use super::mapping;
 use super::path;
-use crate::model::{ChangeRecord, Kind, ResourceType};
+use crate::model::{ChangeRecord, Kind, ResourceType, UserColumns};
 
 /// What the guards of one instance let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Limits {
     pub deactivations: WindowLimit,
     /// Users of whom one and the same attribute turns empty.
     pub blanking: WindowLimit,
+    /// Members whom groups lose, all groups together.
+    pub memberships: WindowLimit,
+    /// Members whom one and the same group loses.
+    pub group_memberships: WindowLimit,
     /// Users who look like another directory's.
     pub source_changed: ShareLimit,
 }
@@ -51,6 +55,10 @@ pub enum Concern {
     Deactivation,
     /// This attribute had a value before, and has none after.
     Blanking(String),
+    /// A group has a member less, and lives.
+    Membership,
+    /// This group has a member less, and lives.
+    GroupMembership(String),
 }
 
 /// What a complete full crawl tells of the directory behind the instance.
@@ -73,19 +81,24 @@ impl Limits {
         match concern {
             Concern::Deactivation => &self.deactivations,
             Concern::Blanking(_) => &self.blanking,
+            Concern::Membership => &self.memberships,
+            Concern::GroupMembership(_) => &self.group_memberships,
         }
     }
 
     /// How far back a guard counts: what was released since then must be known.
     #[must_use]
     pub fn longest_window(&self) -> Duration {
-        self.deactivations.window.max(self.blanking.window)
+        let members = (self.memberships.window).max(self.group_memberships.window);
+        (self.deactivations.window)
+            .max(self.blanking.window)
+            .max(members)
     }
 
     /// Why this looks like another directory, in words for people, with both shares as they were measured; `None`
     /// while it does not.
     #[must_use]
-    pub fn is_another_directory(&self, found: &Likeness) -> Option<String> {
+    pub fn is_another_directory(&self, resource: ResourceType, found: &Likeness) -> Option<String> {
         let ShareLimit { at_least, percent } = self.source_changed;
         let shares = [(found.unseen, found.known), (found.older, found.seen)];
         let [unseen, older] = shares.map(|(n, of)| {
@@ -95,8 +108,9 @@ impl Limits {
         let exceeds = |(n, of)| n > at_least && is_above_share(n, percent, of);
         shares.into_iter().any(exceeds).then(|| {
             format!(
-                "{unseen} known users were not seen, {older} seen have an older `meta.lastModified` than the mirror: \
-                 of either at most {at_least} or {percent} % pass"
+                "{unseen} known {}s were not seen, {older} seen have an older `meta.lastModified` than the mirror: \
+                 of either at most {at_least} or {percent} % pass",
+                resource.noun()
             )
         })
     }
@@ -114,7 +128,9 @@ impl Limits {
         };
         Self {
             deactivations: none.clone(),
-            blanking: none,
+            blanking: none.clone(),
+            memberships: none.clone(),
+            group_memberships: none,
             source_changed: ShareLimit {
                 at_least: u64::MAX,
                 percent: 100,
@@ -131,17 +147,17 @@ impl WindowLimit {
     }
 
     /// Why so many within the window are too many, in words for people; `None` while they are not.
-    /// `users` is how many there were when the window began.
+    /// `all` is how many there were when the window began, and `noun` what one of them is called.
     #[must_use]
-    pub fn exceeded(&self, n: u64, users: u64) -> Option<String> {
+    pub fn exceeded(&self, n: u64, all: u64, noun: &str) -> Option<String> {
         if n <= self.at_least {
             return None;
         }
         let limit = if n > self.count {
             format!("more than {}", self.count)
-        } else if is_above_share(n, self.percent, users) {
+        } else if is_above_share(n, self.percent, all) {
             format!(
-                "more than {} and more than {} % of {users} users",
+                "more than {} and more than {} % of {all} {noun}s",
                 self.at_least, self.percent
             )
         } else {
@@ -166,30 +182,44 @@ impl Concern {
             Self::Deactivation if is_gone => "all",
             Self::Deactivation => "active",
             Self::Blanking(path) => path,
+            Self::Membership | Self::GroupMembership(_) => "all",
+        }
+    }
+
+    /// What `holds.guard` calls it, and what stands in `holds.attribute`.
+    #[must_use]
+    pub fn guard(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Deactivation => ("deactivations", None),
+            Self::Blanking(path) => ("blanking", Some(path)),
+            Self::Membership => ("memberships", None),
+            Self::GroupMembership(group) => ("group_memberships", Some(group)),
         }
     }
 
     /// Whether somebody of this state counts among the users of a share: is active, or lives and has
     /// the attribute.
-    fn applies(&self, canonical: &str) -> bool {
+    fn applies(&self, resource: ResourceType, canonical: &str) -> bool {
         match self {
-            Self::Deactivation => canonical::active(canonical).unwrap_or(true),
-            Self::Blanking(path) => has(canonical, path),
+            Self::Blanking(path) => has(resource, canonical, path),
+            Self::Deactivation | Self::Membership | Self::GroupMembership(_) => {
+                canonical::active(canonical).unwrap_or(true)
+            }
         }
     }
 }
 
 /// What of a change record, or of a row of `changes`, a guard counts. In the order of concerns.
 #[must_use]
-pub fn concerns(kind: Kind, changed: Option<&str>) -> Vec<Concern> {
+pub fn concerns(resource: ResourceType, kind: Kind, changed: Option<&str>) -> Vec<Concern> {
     let mut concerns = Vec::new();
     if kind == Kind::Deactivate {
         concerns.push(Concern::Deactivation);
     }
     // Nearly no record empties anything: those need not be read.
     if let Some(changed) = changed.filter(|changed| changed.contains(TURNS_EMPTY)) {
-        let changes = Changes::read(changed);
-        let blanked = changes.0.keys().filter(|path| changes.blanks(path));
+        let changes = Changes::read(resource, changed);
+        let blanked = changes.by_path.keys().filter(|path| changes.blanks(path));
         concerns.extend(blanked.map(|path| Concern::Blanking(path.clone())));
     }
     concerns
@@ -202,8 +232,13 @@ pub fn tells(record: &ChangeRecord, concern: &Concern) -> bool {
         Concern::Deactivation => record.kind == Kind::Deactivate,
         Concern::Blanking(path) => {
             let changed = record.changed.as_deref();
-            changed.is_some_and(|changed| Changes::read(changed).0.contains_key(path))
+            changed.is_some_and(|changed| {
+                Changes::read(record.resource, changed)
+                    .by_path
+                    .contains_key(path)
+            })
         }
+        Concern::Membership | Concern::GroupMembership(_) => false,
     }
 }
 
@@ -212,14 +247,24 @@ pub const TURNS_EMPTY: &str = r#""to":null"#;
 
 /// How a record of the feed changed the number of users that a concern's share is of: -1, 0 or 1.
 #[must_use]
-pub fn shift(concern: &Concern, kind: Kind, changed: Option<&str>, after: &str) -> i64 {
+pub fn shift(
+    resource: ResourceType,
+    concern: &Concern,
+    kind: Kind,
+    changed: Option<&str>,
+    after: &str,
+) -> i64 {
     let Some(changed) = changed else {
-        return i64::from(kind == Kind::Create && concern.applies(after));
+        return i64::from(kind == Kind::Create && concern.applies(resource, after));
     };
-    let changes = Changes::read(changed);
+    let changes = Changes::read(resource, changed);
     let path = match concern {
         Concern::Deactivation => "active",
         Concern::Blanking(path) => path,
+        // Each begins or ends by a record of its own.
+        Concern::Membership | Concern::GroupMembership(_) => {
+            return -i64::from(kind == Kind::Deactivate);
+        }
     };
     let value = changes.presence(path);
     let lives = match (concern, changes.presence("gone_at")) {
@@ -229,40 +274,51 @@ pub fn shift(concern: &Concern, kind: Kind, changed: Option<&str>, after: &str) 
     if value.is_none() && lives[0] == lives[1] {
         return 0;
     }
-    let [before, now] = value.unwrap_or_else(|| [concern.applies(after); 2]);
+    let [before, now] = value.unwrap_or_else(|| [concern.applies(resource, after); 2]);
     i64::from(now && lives[1]) - i64::from(before && lives[0])
 }
 
 /// Whether a resource has a value at a path of `changed`; of a reference, its id or its label.
 #[must_use]
-pub fn has(canonical: &str, path: &str) -> bool {
-    if let Some(names) = mapping::columns_of(path) {
-        return user_columns(canonical)
-            .is_ok_and(|columns| names.iter().any(|name| columns.get(name).is_some()));
+pub fn has(resource: ResourceType, canonical: &str, path: &str) -> bool {
+    if let Some(names) = mapping::columns_of(resource, path) {
+        let has = |columns: UserColumns| {
+            let mut names = names.iter();
+            names.any(|name| columns.get_of(resource, name).is_some())
+        };
+        return mapping::columns(resource, canonical).is_ok_and(has);
     }
-    let stored = Resource::stored(ResourceType::User, canonical);
+    let stored = Resource::stored(resource, canonical);
     let content = stored.content().without_links();
-    content.is_some_and(|content| path::find(&content, path).is_some())
-}
-
-fn other_column(column: &str) -> Option<&'static str> {
-    mapping::columns_of(column)?.get(1).copied()
+    content.is_some_and(|content| path::find(resource, &content, path).is_some())
 }
 
 /// The column `changed` of a record.
-struct Changes(BTreeMap<String, Value>);
+struct Changes {
+    resource: ResourceType,
+    by_path: BTreeMap<String, Value>,
+}
 
 impl Changes {
-    fn read(changed: &str) -> Self {
-        // Ours to write; in a damaged file nothing can be counted.
-        Self(serde_json::from_str(changed).unwrap_or_default())
+    fn read(resource: ResourceType, changed: &str) -> Self {
+        Self {
+            resource,
+            // Ours to write; in a damaged file nothing can be counted.
+            by_path: serde_json::from_str(changed).unwrap_or_default(),
+        }
+    }
+
+    fn other_column(&self, column: &str) -> Option<&'static str> {
+        let columns = mapping::columns_of(self.resource, column)?;
+        columns.get(1).copied()
     }
 
     /// Whether there is a value at this path, before and after; `None` when nothing changed there.
     /// Of a reference its two columns are one value. `active` is present when it is true.
     fn presence(&self, path: &str) -> Option<[bool; 2]> {
-        let change = self.0.get(path)?;
-        let other = other_column(path).and_then(|other| self.0.get(other));
+        let change = self.by_path.get(path)?;
+        let other = self.other_column(path);
+        let other = other.and_then(|other| self.by_path.get(other));
         Some(["from", "to"].map(|side| {
             let is_there = |change: &Value| match &change[side] {
                 Value::Null => false,
@@ -275,10 +331,10 @@ impl Changes {
 
     /// Whether this path is an attribute that turns empty. A reference goes by its label's name.
     fn blanks(&self, path: &str) -> bool {
-        let is_id = path.ends_with("_id") && other_column(path).is_some();
+        let is_id = path.ends_with("_id") && self.other_column(path).is_some();
         !is_id
             // A label in another spelling, and the like: no attribute by itself.
-            && !mapping::belongs_to_column(path)
+            && !mapping::belongs_to_column(self.resource, path)
             && path != "gone_at"
             && path != "active"
             && self.presence(path) == Some([true, false])
@@ -302,7 +358,7 @@ mod tests {
 
     #[test]
     fn held_is_what_is_above_at_least_and_above_either_limit() {
-        let is_held = |n, users| LIMIT.exceeded(n, users).is_some();
+        let is_held = |n, users| LIMIT.exceeded(n, users, "user").is_some();
         assert!(!is_held(5, 10) && is_held(6, 10));
         assert!(!is_held(6, 120) && is_held(7, 120), "exactly 5 % pass");
         assert!(!is_held(200, 100_000) && is_held(201, 100_000));
@@ -311,13 +367,15 @@ mod tests {
             count: 0,
             ..LIMIT
         };
-        assert!(any.exceeded(1, 1_000_000).is_some() && any.exceeded(0, 0).is_none());
+        assert!(
+            any.exceeded(1, 1_000_000, "user").is_some() && any.exceeded(0, 0, "user").is_none()
+        );
         assert_eq!(
-            LIMIT.exceeded(7, 120).unwrap(),
+            LIMIT.exceeded(7, 120, "user").unwrap(),
             "7 within 24h: more than 5 and more than 5 % of 120 users"
         );
         assert_eq!(
-            LIMIT.exceeded(201, 300).unwrap(),
+            LIMIT.exceeded(201, 300, "user").unwrap(),
             "201 within 24h: more than 200"
         );
         assert!(LIMIT.asks_for_share(6) && LIMIT.asks_for_share(200));
@@ -329,6 +387,8 @@ mod tests {
         let limits = Limits {
             deactivations: LIMIT,
             blanking: LIMIT,
+            memberships: LIMIT,
+            group_memberships: LIMIT,
             source_changed: ShareLimit {
                 at_least: 20,
                 percent: 20,
@@ -341,7 +401,9 @@ mod tests {
                 seen: known - unseen,
                 older,
             };
-            limits.is_another_directory(&found).is_some()
+            limits
+                .is_another_directory(ResourceType::User, &found)
+                .is_some()
         };
         assert!(!asks(20, 0, 60) && asks(21, 0, 60));
         assert!(!asks(21, 0, 105) && asks(22, 0, 105), "exactly 20 % pass");
@@ -353,14 +415,16 @@ mod tests {
             older: 3,
         };
         assert_eq!(
-            limits.is_another_directory(&both).unwrap(),
+            limits
+                .is_another_directory(ResourceType::User, &both)
+                .unwrap(),
             "40 of 60 (66 %) known users were not seen, 3 of 20 (15 %) seen have an older `meta.lastModified` than \
              the mirror: of either at most 20 or 20 % pass"
         );
     }
 
     fn found(changed: &str) -> Vec<Concern> {
-        concerns(Kind::Update, Some(changed))
+        concerns(ResourceType::User, Kind::Update, Some(changed))
     }
 
     #[test]
@@ -386,6 +450,7 @@ mod tests {
         }
         assert_eq!(
             concerns(
+                ResourceType::User,
                 Kind::Deactivate,
                 Some(r#"{"title":{"from":"a","to":null}}"#)
             ),
@@ -474,7 +539,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                shift(concern, kind, changed, after),
+                shift(ResourceType::User, concern, kind, changed, after),
                 expected,
                 "{concern:?} {changed:?}"
             );
@@ -487,10 +552,10 @@ mod tests {
             let before = event::seen(None, arrive(&one.write()).unwrap()).after;
             let after = event::seen(Some(before.clone()), arrive(&other.write()).unwrap());
             let Some(record) = diff::record(after, true) else { return Ok(()) };
-            for concern in concerns(record.kind, record.changed.as_deref()) {
-                prop_assert!(concern.applies(&before.canonical), "{:?}", concern);
-                prop_assert!(!concern.applies(&record.after.canonical), "{:?}", concern);
-                let by = shift(&concern, record.kind, record.changed.as_deref(), &record.after.canonical);
+            for concern in concerns(ResourceType::User, record.kind, record.changed.as_deref()) {
+                prop_assert!(concern.applies(ResourceType::User, &before.canonical), "{:?}", concern);
+                prop_assert!(!concern.applies(ResourceType::User, &record.after.canonical), "{:?}", concern);
+                let by = shift(ResourceType::User, &concern, record.kind, record.changed.as_deref(), &record.after.canonical);
                 prop_assert_eq!(by, -1);
             }
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::canonical::{self, Node, Resource};
 use super::{mapping, path};
 use crate::model::ResourceType;
-use crate::model::user::TEXT_COLUMNS;
+use crate::model::user::text_columns;
 
 /// The canonical text of `new` with what `old` has at `paths`, as a held change names them: `active`,
 /// a column (of a reference, its label's), or a SCIM path.
@@ -14,18 +14,19 @@ pub fn keep(resource: ResourceType, old: &str, new: &str, paths: &[&str]) -> Str
     let before = Resource::stored(resource, old);
     let after = Resource::stored(resource, new);
     let mut merged = after.content().clone();
-    let column = |path: &str| TEXT_COLUMNS.iter().position(|column| *column == path);
+    let columns = text_columns(resource);
+    let column = |path: &str| columns.iter().position(|column| *column == path);
     // Columns come last: an element that one of them puts back must not be overwritten by the path of its list.
     for path in paths
         .iter()
         .filter(|path| column(path).is_none() && **path != "active")
     {
-        if let Some(names) = path::find(before.content(), path) {
+        if let Some(names) = path::find(resource, before.content(), path) {
             put(before.content(), &mut merged, &names);
         }
     }
     for place in paths.iter().filter_map(|path| column(path)) {
-        mapping::put_back(place, before.content(), &mut merged);
+        mapping::put_back(resource, place, before.content(), &mut merged);
     }
     let text = merged.to_text();
     match canonical::active(old).filter(|_| paths.contains(&"active")) {
@@ -115,7 +116,7 @@ mod tests {
             let (mut before, after) = (state(&one.write()), state(&other.write()));
             let concerns = |before: &State| {
                 let changed = changed(before, &after).to_string();
-                guard::concerns(Kind::Update, Some(&changed))
+                guard::concerns(ResourceType::User, Kind::Update, Some(&changed))
             };
             let mut held = concerns(&before);
             while !held.is_empty() {
@@ -148,7 +149,7 @@ mod tests {
         fn a_held_path_does_not_change_and_nothing_else_is_made_up((one, other) in two_users()) {
             let (before, after) = (state(&one.write()), state(&other.write()));
             let all = changed(&before, &after);
-            let concerns = guard::concerns(Kind::Update, Some(&all.to_string()));
+            let concerns = guard::concerns(ResourceType::User, Kind::Update, Some(&all.to_string()));
             let paths: Vec<&str> = concerns.iter().map(|concern| concern.path(false)).collect();
             let merged = State {
                 canonical: keep(ResourceType::User, &before.canonical, &after.canonical, &paths),
@@ -157,7 +158,7 @@ mod tests {
             let rest = changed(&before, &merged);
             for path in &paths {
                 prop_assert!(rest.get(path).is_none(), "{path} in {rest}");
-                prop_assert!(guard::has(&merged.canonical, path), "{path}");
+                prop_assert!(guard::has(ResourceType::User, &merged.canonical, path), "{path}");
             }
             // What moved from one extension to the other, which a column reads from either, is told by
             // other paths when half of it stays.

@@ -1,4 +1,4 @@
-//! The mapped columns of a user: where in the resource each of them is found.
+//! The mapped columns of a user or a group: where in the resource each of them is found.
 //!
 //! The table gives the place, not only the text, so that the diff engine knows what of a resource
 //! its columns tell already.
@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use super::canonical::{Node, Resource};
 use super::keep;
-use super::names::{ENTERPRISE_USER, SERVICENOW_USER};
-use crate::model::user::{TEXT_COLUMNS, TextColumns};
+use super::names::{CUSTOM_GROUP, ENTERPRISE_USER, SERVICENOW_GROUP, SERVICENOW_USER};
+use crate::model::user::{GROUP_COLUMNS, TEXT_COLUMNS, TextColumns};
 use crate::model::{ResourceType, UserColumns};
 
 /// A value that does not fit its column, or a text that is no resource.
@@ -18,42 +18,65 @@ pub use super::canonical::Unreadable as MappingError;
 /// new version looks at everything once more.
 pub const MAPPING_VERSION: u32 = 2;
 
-/// Reads the mapped columns out of a canonical text.
+/// Reads the mapped columns out of the canonical text of a user.
 ///
 /// # Errors
 /// The path and what is wrong there.
 pub fn user_columns(canonical: &str) -> Result<UserColumns, MappingError> {
-    let user = Resource::parse(ResourceType::User, canonical)?;
+    columns(ResourceType::User, canonical)
+}
+
+/// The same of any resource.
+///
+/// # Errors
+/// The path and what is wrong there.
+pub fn columns(resource: ResourceType, canonical: &str) -> Result<UserColumns, MappingError> {
+    let parsed = Resource::parse(resource, canonical)?;
     Ok(UserColumns {
-        active: user.active(),
-        text: text_columns(user.content())?,
+        active: parsed.active(),
+        text: text_columns(resource, parsed.content())?,
     })
 }
 
 /// Reads the mapped columns, but for `active`, out of a resource.
-pub(super) fn text_columns(user: &Node<'_>) -> Result<TextColumns, MappingError> {
-    let leaves = leaves(user)?;
+pub(super) fn text_columns(
+    resource: ResourceType,
+    content: &Node<'_>,
+) -> Result<TextColumns, MappingError> {
+    let leaves = leaves(resource, content)?;
     Ok(leaves.map(|leaf| Some(text(leaf?)?.into_owned())))
 }
 
-/// One place in the resource for each of [`TEXT_COLUMNS`]: the scalar that is the column's value.
+/// One place in the resource for each of its columns, in their order: the scalar that is the column's value.
 pub(super) type Leaves<'n> = [Option<&'n Node<'n>>; TEXT_COLUMNS.len()];
 
 /// Finds the place of every column.
-pub(super) fn leaves<'n>(user: &'n Node<'n>) -> Result<Leaves<'n>, MappingError> {
-    let mut extensions = Vec::with_capacity(EXTENSIONS.len());
-    for urn in EXTENSIONS {
-        match user.get(urn) {
+pub(super) fn leaves<'n>(
+    resource: ResourceType,
+    content: &'n Node<'n>,
+) -> Result<Leaves<'n>, MappingError> {
+    let urns = extensions_of(resource);
+    let mut extensions = Vec::with_capacity(urns.len());
+    for urn in urns.iter().copied() {
+        match within(content, urn) {
             None => {}
             Some(extension @ Node::Object(_)) => extensions.push((urn, extension)),
             Some(other) => return Err(misfit(urn, other, "an object")),
         }
     }
     let mut leaves = [None; TEXT_COLUMNS.len()];
-    for (leaf, (_, source)) in leaves.iter_mut().zip(&COLUMNS) {
-        *leaf = source.find(user, &extensions)?;
+    for (leaf, (_, source)) in leaves.iter_mut().zip(columns_table(resource)) {
+        *leaf = source.find(content, &extensions)?;
     }
     Ok(leaves)
+}
+
+/// An extension, or by an empty URN the resource itself.
+fn within<'n>(content: &'n Node<'n>, urn: &str) -> Option<&'n Node<'n>> {
+    match urn {
+        "" => Some(content),
+        urn => content.get(urn),
+    }
 }
 
 /// What a scalar is in a text column: one of another type than text becomes its text.
@@ -68,10 +91,12 @@ pub(super) fn text<'n>(leaf: &'n Node<'_>) -> Option<Cow<'n, str>> {
 }
 
 /// The other column of a reference: of its id the label, and the other way round.
-pub(super) fn other_of_reference(place: usize) -> Option<usize> {
-    match COLUMNS[place].1 {
-        Source::Reference(_, Part::Id) => Some(place + 1),
-        Source::Reference(_, Part::Label) => Some(place - 1),
+pub(super) fn other_of_reference(resource: ResourceType, place: usize) -> Option<usize> {
+    match columns_table(resource).get(place)?.1 {
+        Source::Reference(_, Part::Id) | Source::ShownReference(_, Part::Id) => Some(place + 1),
+        Source::Reference(_, Part::Label) | Source::ShownReference(_, Part::Label) => {
+            Some(place - 1)
+        }
         _ => None,
     }
 }
@@ -79,46 +104,70 @@ pub(super) fn other_of_reference(place: usize) -> Option<usize> {
 /// The columns that a path of `changed` stands for: of a reference both; `None` for an attribute that
 /// is not mapped.
 #[must_use]
-pub fn columns_of(path: &str) -> Option<Vec<&'static str>> {
-    let place = TEXT_COLUMNS.iter().position(|column| *column == path)?;
-    let places = std::iter::once(place).chain(other_of_reference(place));
-    Some(places.map(|place| TEXT_COLUMNS[place]).collect())
+pub fn columns_of(resource: ResourceType, path: &str) -> Option<Vec<&'static str>> {
+    let table = columns_table(resource);
+    let place = table.iter().position(|(column, _)| *column == path)?;
+    let places = std::iter::once(place).chain(other_of_reference(resource, place));
+    Some(places.map(|place| table[place].0).collect())
 }
 
 /// Whether a SCIM path leads to what a column may be read from in either extension, such as a label in another spelling: it is
 /// no attribute by itself, and [`put_back`] puts it back with the column.
-pub(super) fn belongs_to_column(path: &str) -> bool {
-    let inside = |urn| path.strip_prefix(urn)?.strip_prefix(':');
-    let Some(inside) = EXTENSIONS.into_iter().find_map(inside) else {
+pub(super) fn belongs_to_column(resource: ResourceType, path: &str) -> bool {
+    let inside = |urn: &&str| match *urn {
+        // The name of a column at the top goes by the URN of the core schema.
+        "" => Some(path.strip_prefix(CORE_GROUP_COLON).unwrap_or(path)),
+        urn => path.strip_prefix(urn)?.strip_prefix(':'),
+    };
+    // The extensions first: what stands at the top has no prefix.
+    let Some(inside) = extensions_of(resource).iter().rev().find_map(inside) else {
         return false;
     };
     let is_half = |name| name == "value" || LABELS.contains(&name);
-    COLUMNS.iter().any(|(_, source)| match source {
-        Source::Extension(attribute) => inside == *attribute,
-        Source::Reference(reference, _) => match inside.strip_prefix(reference.attribute) {
-            Some("") => true,
-            Some(below) => below.strip_prefix('.').is_some_and(is_half),
-            None => false,
-        },
-        Source::Core(_) | Source::Element(..) => false,
-    })
+    columns_table(resource)
+        .iter()
+        .any(|(_, source)| match source {
+            Source::Extension(attribute) | Source::Shown(attribute) => inside == *attribute,
+            Source::Reference(reference, _) | Source::ShownReference(reference, _) => {
+                match inside.strip_prefix(reference.attribute) {
+                    Some("") => true,
+                    Some(below) => below.strip_prefix('.').is_some_and(is_half),
+                    None => false,
+                }
+            }
+            Source::Core(_) | Source::Element(..) => false,
+        })
 }
 
 /// Puts what a column is read from back into `new`, as `old` has it: of a reference the whole of it,
 /// of a multi-valued attribute the value of the one element and its type.
-pub(super) fn put_back<'n>(place: usize, old: &'n Node<'n>, new: &mut Node<'n>) {
-    match &COLUMNS[place].1 {
+pub(super) fn put_back<'n>(
+    resource: ResourceType,
+    place: usize,
+    old: &'n Node<'n>,
+    new: &mut Node<'n>,
+) {
+    match &columns_table(resource)[place].1 {
         Source::Core(names) => keep::put(old, new, names),
-        Source::Extension(name) => put_extensions_back(name, old, new),
-        Source::Reference(reference, _) => put_extensions_back(reference.attribute, old, new),
+        Source::Extension(name) | Source::Shown(name) => {
+            put_extensions_back(resource, name, old, new);
+        }
+        Source::Reference(reference, _) | Source::ShownReference(reference, _) => {
+            put_extensions_back(resource, reference.attribute, old, new);
+        }
         Source::Element(name, rank) => put_element_back(name, *rank, old, new),
     }
 }
 
-fn put_extensions_back<'n>(name: &str, old: &Node<'n>, new: &mut Node<'n>) {
-    for urn in EXTENSIONS {
-        if old.get(urn).is_some_and(|it| it.get(name).is_some()) {
-            keep::put(old, new, &[urn, name]);
+fn put_extensions_back<'n>(resource: ResourceType, name: &str, old: &Node<'n>, new: &mut Node<'n>) {
+    for urn in extensions_of(resource).iter().copied() {
+        match urn {
+            "" if old.get(name).is_some() => keep::put(old, new, &[name]),
+            "" => {}
+            urn if old.get(urn).is_some_and(|it| it.get(name).is_some()) => {
+                keep::put(old, new, &[urn, name]);
+            }
+            _ => {}
         }
     }
 }
@@ -192,7 +241,44 @@ enum Source {
     /// The value of one element of a multi-valued attribute: the one with the lowest rank, and of
     /// equals the first.
     Element(&'static str, fn(&Element<'_>) -> Option<u8>),
+    /// As [`Source::Extension`], where nobody knows whether it is shown, nor in which form: what is no text is not mapped.
+    Shown(&'static str),
+    /// As [`Source::Reference`], in the same way.
+    ShownReference(&'static Reference, Part),
 }
+
+/// In the order of [`GROUP_COLUMNS`].
+static SHOWN_COLUMNS: [(&str, Source); GROUP_COLUMNS.len()] = [
+    ("external_id", Source::Core(&["externalId"])),
+    ("display_name", Source::Core(&["displayName"])),
+    ("description", Source::Shown("description")),
+    ("email", Source::Shown("email")),
+    ("manager_id", Source::ShownReference(&MANAGER, Part::Id)),
+    ("manager", Source::ShownReference(&MANAGER, Part::Label)),
+    ("type", Source::Shown("type")),
+];
+
+/// The columns of a resource, in their order, and where each is found.
+fn columns_table(resource: ResourceType) -> &'static [(&'static str, Source)] {
+    match resource {
+        ResourceType::User => &COLUMNS,
+        ResourceType::Group => &SHOWN_COLUMNS,
+        ResourceType::Membership => &[],
+    }
+}
+
+/// Where columns are looked for, the first one first. Groups have none of their own in ServiceNow: an instance that shows more
+/// than the name shows it at the top, or in an extension.
+fn extensions_of(resource: ResourceType) -> &'static [&'static str] {
+    match resource {
+        ResourceType::User => &EXTENSIONS,
+        ResourceType::Group => &["", SERVICENOW_GROUP, CUSTOM_GROUP],
+        ResourceType::Membership => &[],
+    }
+}
+
+/// What the name of a column at the top of a group is written with.
+const CORE_GROUP_COLON: &str = "urn:ietf:params:scim:schemas:core:2.0:Group:";
 
 /// In the order of [`TEXT_COLUMNS`]; of a reference the label follows the id.
 static COLUMNS: [(&str, Source); TEXT_COLUMNS.len()] = [
@@ -260,6 +346,13 @@ impl Source {
                 Ok(None)
             }
             Self::Reference(reference, part) => reference.find(extensions, *part),
+            Self::Shown(name) => {
+                let mut shown = extensions.iter().filter_map(|(_, inside)| inside.get(name));
+                Ok(shown.find(|node| text(node).is_some()))
+            }
+            Self::ShownReference(reference, part) => {
+                Ok(reference.find(extensions, *part).unwrap_or_default())
+            }
             Self::Element(name, rank) => {
                 Ok(first_of(elements(user, name)?, *rank).map(|element| element.value))
             }
@@ -459,7 +552,8 @@ mod tests {
     fn the_table_has_the_columns_in_their_order_and_label_after_id() {
         assert_eq!(COLUMNS.each_ref().map(|(name, _)| *name), TEXT_COLUMNS);
         for (place, name) in TEXT_COLUMNS.into_iter().enumerate() {
-            let other = other_of_reference(place).map(|other| TEXT_COLUMNS[other]);
+            let other =
+                other_of_reference(ResourceType::User, place).map(|other| TEXT_COLUMNS[other]);
             let expected = TEXT_COLUMNS
                 .into_iter()
                 .find(|other| *other == format!("{name}_id") || name == format!("{other}_id"));

@@ -14,6 +14,7 @@ pub mod fold;
 
 pub mod guard;
 pub mod keep;
+pub mod members;
 
 pub mod canonical;
 mod compare;

@@ -14,6 +14,13 @@ pub const CUSTOM_USER: &str = "urn:ietf:params:scim:schemas:extension:servicenow
 /// What older texts call the customer's extension.
 const OLD_CUSTOM_USER: &str = "urn:ietf:params:scim:schemas:custom:servicenow:2.0:User";
 
+/// The core schema of groups (RFC 7643 section 4.2).
+pub const CORE_GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+/// ServiceNow's own extension of groups (facts page, section 9.1).
+pub const SERVICENOW_GROUP: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:Group";
+/// The customer's extension of groups (facts page, section 8.4).
+pub const CUSTOM_GROUP: &str = "urn:ietf:params:scim:schemas:extension:servicenow:custom:2.0:Group";
+
 /// A link to another resource: kept, but not content. Instances show it or not, with other hosts.
 pub const LINK: &str = "$ref";
 
@@ -29,6 +36,9 @@ impl Names {
     pub(super) fn of(resource: ResourceType) -> &'static Self {
         match resource {
             ResourceType::User => &USER,
+            ResourceType::Group => &GROUP,
+            // Its canonical text is ours.
+            ResourceType::Membership => &NOTHING_KNOWN,
         }
     }
 
@@ -74,6 +84,31 @@ static USER: Names = Names(&[
     ("entitlements", &ELEMENT),
     ("roles", &ELEMENT),
     ("x509Certificates", &ELEMENT),
+]);
+
+static GROUP: Names = Names(&[
+    ("schemas", &NOTHING_KNOWN),
+    ("id", &NOTHING_KNOWN),
+    ("externalId", &NOTHING_KNOWN),
+    ("meta", &META),
+    ("displayName", &NOTHING_KNOWN),
+    ("members", &ELEMENT),
+    (SERVICENOW_GROUP, &SHOWN_GROUP),
+    (CUSTOM_GROUP, &NOTHING_KNOWN),
+    // As far as an instance shows them.
+    ("active", &NOTHING_KNOWN),
+    ("description", &NOTHING_KNOWN),
+    ("email", &NOTHING_KNOWN),
+    ("manager", &REFERENCE),
+    ("type", &NOTHING_KNOWN),
+]);
+
+static SHOWN_GROUP: Names = Names(&[
+    ("company", &REFERENCE),
+    ("description", &NOTHING_KNOWN),
+    ("email", &NOTHING_KNOWN),
+    ("manager", &REFERENCE),
+    ("type", &NOTHING_KNOWN),
 ]);
 
 /// RFC 7643 section 3.1.

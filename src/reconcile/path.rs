@@ -2,18 +2,22 @@
 //! `urn:…:User:source` (RFC 7644 section 3.10).
 
 use super::canonical::Node;
-use super::names::CORE_USER;
+use super::names::{CORE_GROUP, CORE_USER};
 use super::tree::write_text;
-use crate::model::user::TEXT_COLUMNS;
+use crate::model::ResourceType;
+use crate::model::user::text_columns;
 
 /// Where a change is, as `changed` writes it. The names of columns belong to the columns: an
 /// attribute that happens to have such a name is written with the URN of the core schema.
-pub(super) fn of_change(names: &[&str]) -> String {
+pub(super) fn of_change(resource: ResourceType, names: &[&str]) -> String {
     let mut path = ScimPath::default();
     if let [name] = names
-        && (TEXT_COLUMNS.contains(name) || *name == "gone_at")
+        && (text_columns(resource).contains(name) || *name == "gone_at")
     {
-        path.member(CORE_USER);
+        path.member(match resource {
+            ResourceType::User => CORE_USER,
+            ResourceType::Group | ResourceType::Membership => CORE_GROUP,
+        });
     }
     for name in names {
         path.member(name);
@@ -22,18 +26,27 @@ pub(super) fn of_change(names: &[&str]) -> String {
 }
 
 /// The names that lead to the value which [`of_change`] writes as `path`, if the resource has it.
-pub(super) fn find<'n>(resource: &'n Node<'_>, path: &str) -> Option<Vec<&'n str>> {
+pub(super) fn find<'n>(
+    resource: ResourceType,
+    content: &'n Node<'_>,
+    path: &str,
+) -> Option<Vec<&'n str>> {
     let mut names = Vec::new();
-    leads_to(resource, path, &mut names).then_some(names)
+    leads_to(resource, content, path, &mut names).then_some(names)
 }
 
-fn leads_to<'n>(node: &'n Node<'_>, path: &str, names: &mut Vec<&'n str>) -> bool {
+fn leads_to<'n>(
+    resource: ResourceType,
+    node: &'n Node<'_>,
+    path: &str,
+    names: &mut Vec<&'n str>,
+) -> bool {
     let Node::Object(members) = node else {
         return false;
     };
     for (name, node) in members {
         names.push(name);
-        if of_change(names) == path || leads_to(node, path, names) {
+        if of_change(resource, names) == path || leads_to(resource, node, path, names) {
             return true;
         }
         names.pop();

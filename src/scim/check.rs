@@ -15,6 +15,7 @@ use super::error::Error;
 use super::probe;
 use super::retry::RetryOptions;
 use crate::clock::Clock;
+use crate::model::words::count;
 use crate::model::{Capabilities, ResourceType, Row, Step, StepOutcome};
 use found::Asked;
 pub use visible::Seen;
@@ -142,6 +143,12 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
         hint: None,
     };
     for resource in resources {
+        if *resource == ResourceType::Group {
+            // Beside users they are a question of rights alone.
+            let step = groups(session).await;
+            found.steps.push(step);
+            continue;
+        }
         let asked = Asked {
             client: &session.client,
             resource: *resource,
@@ -173,6 +180,39 @@ pub async fn check(session: Session, resources: &[ResourceType], clock: &dyn Clo
         found.note_what_failed();
     }
     found
+}
+
+/// Whether groups can be read. Where they cannot, they are left out.
+async fn groups(session: &Session) -> Step {
+    let query = ListQuery {
+        filter: None,
+        start_index: 1,
+        count: 1,
+    };
+    let asked = Asked {
+        client: &session.client,
+        resource: ResourceType::Group,
+    };
+    let step = match session.list(ResourceType::Group, &query).await {
+        Ok(listing) if listing.total > 0 => {
+            let says = format!("{} shown", count(listing.total, "group"));
+            Step::new("groups", StepOutcome::Passed, says)
+        }
+        Ok(_) => Step::new(
+            "groups",
+            StepOutcome::Warned,
+            "none is shown: they are left out",
+        )
+        .mend("give the account the right to read groups, or take \"groups\" out of `resources`"),
+        Err(error) if error.is_forbidden() => Step::new(
+            "groups",
+            StepOutcome::Warned,
+            "the account may not read them: they are left out",
+        )
+        .mend("give the account the right to read groups, or take \"groups\" out of `resources`"),
+        Err(error) => Step::new("groups", StepOutcome::Warned, error.to_string()),
+    };
+    step.by(asked.first())
 }
 
 impl Finding {

@@ -343,6 +343,20 @@ impl Error {
         }
     }
 
+    /// Whether a list is refused to the account, or the instance has none of these: its credentials were accepted.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.what, What::List(_))
+            && match &self.fault {
+                Fault::Status(refusal) => match refusal.status {
+                    StatusCode::FORBIDDEN => !refusal.html,
+                    StatusCode::NOT_FOUND => true,
+                    _ => false,
+                },
+                _ => false,
+            }
+    }
+
     /// Whether it was told to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

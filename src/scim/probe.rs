@@ -63,7 +63,10 @@ pub async fn probe(session: &Session, resource: ResourceType) -> Result<Capabili
             found.modified_filter = probe.modified(&shown.rows, false).await?;
         }
     }
-    found.inactive_shown = probe.inactive(&shown.rows).await?;
+    // Of groups nobody asks.
+    if resource == ResourceType::User {
+        found.inactive_shown = probe.inactive(&shown.rows).await?;
+    }
     Ok(found)
 }
 

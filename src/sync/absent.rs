@@ -45,7 +45,7 @@ pub(super) async fn judge(
     let watch = reading.watch();
     let (rests_on, is_full) = (certificate.clone(), reading.mode == Mode::Full);
     let (mut stage, reader, (candidates, mut judgement)) = blocking(move || {
-        let change = reader.source_change(&watch.instance)?;
+        let change = reader.source_change(&watch.instance, watch.resource)?;
         let complete = rests_on
             .as_complete()
             .filter(|_| is_full && watch.baseline_at.is_some());
@@ -60,7 +60,7 @@ pub(super) async fn judge(
         };
         let candidates = stage.candidates(&reader, complete)?;
         let likeness = stage.likeness(&reader, &watch, &candidates)?;
-        let why = watch.limits.is_another_directory(&likeness);
+        let why = watch.limits.is_another_directory(watch.resource, &likeness);
         let judgement = match (change, why) {
             (SourceChange::Approved(hold_id), _) => Treatment::TakenOver(hold_id).into(),
             (SourceChange::Open(_), Some(_)) => Treatment::Left.into(),

@@ -16,7 +16,7 @@ use crate::mirror::apply::{Batch, Finish, SyncRow, Treatment};
 use crate::mirror::read::{HeldUsers, HoldRow, InTheWay};
 use crate::mirror::stage::{Stage, StageKey};
 use crate::mirror::{self, Mirror, Reader};
-use crate::model::{InstanceName, Mode, Outcome, ResourceId, Trigger};
+use crate::model::{InstanceName, Mode, Outcome, ResourceId, ResourceType, Trigger};
 use asking::{Asking, ask_all};
 
 /// Living users who may be tried as witnesses.
@@ -65,7 +65,11 @@ pub async fn approve(
     let read = mirror.read(move |reader| {
         let before = reader.source(&instance, resource)?;
         let epoch = reader.feed()?.epoch;
-        Ok((before, epoch, reader.held_users(&asked, WITNESSES)?))
+        Ok((
+            before,
+            epoch,
+            reader.held_users(&asked, resource, WITNESSES)?,
+        ))
     });
     let (before, epoch, held) = read.await?;
     let head = mirror.clone();
@@ -266,6 +270,10 @@ fn fates(
     held: &HeldUsers,
     asking: &Asking,
 ) -> Result<Vec<Answer>, mirror::Error> {
+    let resource = match reader.hold(hold_id)?.map(|hold| hold.guard).as_deref() {
+        Some("memberships" | "group_memberships") => ResourceType::Membership.as_str(),
+        _ => reader.source_of_hold(hold_id)?.as_str(),
+    };
     held.users
         .iter()
         .map(|(id, _)| {
@@ -281,7 +289,7 @@ fn fates(
             };
             Ok(Answer {
                 hold_id,
-                resource: crate::model::ResourceType::User.as_str(),
+                resource,
                 id: id.as_str().to_owned(),
                 result,
                 why,

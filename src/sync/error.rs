@@ -44,6 +44,12 @@ impl Error {
         matches!(self, Self::Scim(error) if error.is_refused_query())
     }
 
+    /// Whether the account may not read what was asked for, or the instance has no such thing.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Scim(error) if error.is_forbidden())
+    }
+
     /// Whether credentials or rights must be mended.
     #[must_use]
     pub fn is_auth(&self) -> bool {

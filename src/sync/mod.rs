@@ -6,6 +6,7 @@ mod absent;
 mod apply;
 pub mod approve;
 mod error;
+mod lists;
 mod read;
 mod settle;
 
@@ -100,8 +101,18 @@ pub struct Context {
 
 /// Where the stage of a sync lies: beside the mirror.
 #[must_use]
-pub fn stage_path(mirror: &Path, instance: &InstanceName, mode: Mode) -> PathBuf {
-    mirror::beside(mirror, &format!("stage-{instance}-{}", mode.as_str()))
+pub fn stage_path(
+    mirror: &Path,
+    instance: &InstanceName,
+    resource: ResourceType,
+    mode: Mode,
+) -> PathBuf {
+    // No instance has a dash in its name.
+    let of = match resource {
+        ResourceType::User => "",
+        ResourceType::Group | ResourceType::Membership => "groups-",
+    };
+    mirror::beside(mirror, &format!("stage-{instance}-{of}{}", mode.as_str()))
 }
 
 /// How long an interrupted crawl may be picked up again (contract, section 3).
@@ -126,6 +137,8 @@ pub struct Ended {
     pub opened: Vec<Opened>,
     /// Users whom the instance did not show, and of whom it could not be proved that they are gone.
     pub unproved: u64,
+    /// Whether the account may not read this source at all, though others: nothing was done, and there is no row.
+    pub forbidden: Option<String>,
 }
 
 /// Runs one sync to its end, which is a row of `syncs` whatever happens.
@@ -316,7 +329,12 @@ impl<'a> Attempt<'a> {
             session: session(source, mode, context),
             context: context.clone(),
             head,
-            stage_path: Some(stage_path(mirror.path(), &source.instance, mode)),
+            stage_path: Some(stage_path(
+                mirror.path(),
+                &source.instance,
+                source.resource,
+                mode,
+            )),
             epoch,
         };
         Ok(Self {
@@ -339,7 +357,18 @@ impl<'a> Attempt<'a> {
                 follows: None,
                 opened,
                 unproved,
+                forbidden: None,
             }),
+            Err(error) if self.shows_no_groups(&error) => {
+                self.note_forbidden().await?;
+                Ok(Ended {
+                    row,
+                    follows: None,
+                    opened: Vec::new(),
+                    unproved: 0,
+                    forbidden: Some(error.chain()),
+                })
+            }
             Err(error) => {
                 let follows = self.follows(&error);
                 self.record_failure(&mut row, error, learned).await?;
@@ -348,6 +377,7 @@ impl<'a> Attempt<'a> {
                     follows,
                     opened: Vec::new(),
                     unproved: 0,
+                    forbidden: None,
                 })
             }
         }
@@ -400,6 +430,26 @@ impl<'a> Attempt<'a> {
         let unheeded = matches!(error, Error::Refused(certificate)
             if certificate.reasons.iter().any(|doubt| matches!(doubt, Doubt::FilterIgnored | Doubt::FilterRefused)));
         (self.reading.mode == Mode::Incremental && unheeded).then_some(Mode::Full)
+    }
+
+    /// Whether the account is shown no groups, and never was: by a refusal, or by an empty list. A list that was filled before
+    /// is not believed to be empty, and that is a failure.
+    fn shows_no_groups(&self, error: &Error) -> bool {
+        let is_empty = matches!(error, Error::Refused(found) if found.reasons == [Doubt::Empty]);
+        self.source.resource != ResourceType::User
+            && (error.is_forbidden() || is_empty && self.reading.before.baseline_at.is_none())
+    }
+
+    /// Keeps that the account may not read this source: said once, also over restarts.
+    async fn note_forbidden(&self) -> Result<(), mirror::Error> {
+        let (instance, resource) = (self.source.instance.clone(), self.source.resource);
+        let capabilities = Capabilities {
+            forbidden: true,
+            ..self.reading.before.capabilities.clone()
+        };
+        self.mirror
+            .write(move |writer| writer.set_capabilities(&instance, resource, &capabilities))
+            .await
     }
 
     async fn record_failure(

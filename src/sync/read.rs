@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::error::Error;
-use super::{Context, Phase, Progress, RESUME_MAX_AGE, Source, absent, settle};
+use super::{Context, Phase, Progress, RESUME_MAX_AGE, Source, absent, lists, settle};
 use crate::mirror::Reader;
 use crate::mirror::apply::{Planned, Treatment, Watch};
 use crate::mirror::read::SourceRow;
@@ -107,7 +107,10 @@ impl Reading {
         let (stage, reader) = match judgement.treatment {
             // What is not applied need not be settled.
             Treatment::HeldWhole(_) | Treatment::Left => (stage, reader),
-            _ => settle::doubtful(self, stage, reader).await?,
+            _ => {
+                let (stage, reader) = settle::doubtful(self, stage, reader).await?;
+                lists::settle(self, stage, reader).await?
+            }
         };
         let (stage, reader, treatment) = self.plan(stage, reader, judgement.treatment).await?;
         Ok(Read {
@@ -212,7 +215,8 @@ impl Reading {
         if seen.incrementals_see_nobody {
             warn!(
                 instance = %self.source.instance,
-                "incremental syncs saw nobody although users had changed: for a week every sync is a full one"
+                "incremental syncs saw nobody although {}s had changed: for a week every sync is a full one",
+                self.source.resource.noun()
             );
             known.incrementals_missed_at = Some(self.context.clock.now());
         }
@@ -234,6 +238,12 @@ impl Reading {
             ),
             (true, false) => info!(%instance, "the instance filters by `meta.lastModified` again"),
             _ => {}
+        }
+        if before.forbidden {
+            info!(%instance, "groups can be read: they are mirrored from now on");
+        }
+        if self.source.resource != ResourceType::User {
+            return;
         }
         match (
             before.inactive_shown.is_lacking(),
@@ -375,7 +385,15 @@ fn take(
     let mut rejects = page.rejects;
     for decoded in decode(resource, &page.rows, &fresh) {
         match decoded {
-            Ok(resource) => arrived.push(resource),
+            Ok(resource) => {
+                if let Some(list) = resource.members.as_ref().filter(|list| list.mislinked > 0) {
+                    debug!(
+                        n_members = list.mislinked,
+                        "members of a group are linked to another id than their value: their value counts"
+                    );
+                }
+                arrived.push(resource);
+            }
             Err(reject) => rejects.push(reject),
         }
     }

@@ -173,7 +173,9 @@ fn limits() -> Limits {
     };
     Limits {
         deactivations: limit.clone(),
-        blanking: limit,
+        blanking: limit.clone(),
+        memberships: limit.clone(),
+        group_memberships: limit,
         source_changed: ShareLimit {
             at_least: 20,
             percent: 20,

@@ -31,6 +31,7 @@ mod faults;
 mod floors;
 mod freshness;
 mod fuzz;
+mod groups;
 mod guards;
 mod leaving;
 mod link;

@@ -397,7 +397,7 @@ fn told() -> BTreeSet<String> {
         last_success_at: Some(now),
         last_full_success_at: Some(now),
         watermark: Some(now),
-        open_holds: [0; 3],
+        open_holds: [0; 5],
         held_changes: 0,
         rejects: 0,
         living: 0,

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::words;
 use crate::mirror::read::HeldRow;
-use crate::model::{Foreign, Kind};
+use crate::model::{Foreign, Kind, membership};
 
 /// What the instance said of one user.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub(super) enum Saying {
         was: String,
     },
     New,
+    /// The list of a group has this member no more.
+    Removed {
+        group: String,
+    },
     /// Something else for these.
     Otherwise {
         paths: String,
@@ -47,6 +51,11 @@ impl Saying {
                     asked_at: text(&proof["asked_at"]),
                     shares: text(&proof["witnesses"][0]["shares"]),
                 },
+            };
+        }
+        if let ("Membership", Some([group, _])) = (&*row.resource, membership::parts(&row.id)) {
+            return Self::Removed {
+                group: Foreign(&group).to_string(),
             };
         }
         match row.path.as_str() {
@@ -87,6 +96,7 @@ impl Saying {
             Self::Blank { path, .. } => {
                 format!("have nothing for `{path}`, where the mirror has a value")
             }
+            Self::Removed { group } => format!("are not in the list of group {group} any more"),
             Self::New => "are new: they were not known before".to_owned(),
             Self::Otherwise { .. } => "are other than the mirror has them".to_owned(),
         }
@@ -107,6 +117,7 @@ impl Saying {
             }
             Self::Inactive => "says `active: false`".to_owned(),
             Self::Blank { path, was } => format!("says nothing for `{path}`, which was {was}"),
+            Self::Removed { group } => format!("not in the list of group {group} any more"),
             Self::New => "not known before".to_owned(),
             Self::Otherwise { paths } => format!("says otherwise: {paths}"),
         }

@@ -2,8 +2,8 @@
 
 use super::super::column::whole;
 use super::super::holding::HoldDigest;
-use super::{Stop, Verification, differ, named};
-use crate::model::Foreign;
+use super::{Stop, Verification, differ, named_as};
+use crate::model::{Foreign, ResourceType, membership};
 use crate::reconcile::guard;
 
 impl Verification<'_> {
@@ -86,28 +86,55 @@ impl Verification<'_> {
         Ok((digest, held))
     }
 
+    /// Whether a membership lives.
+    fn is_member(&self, instance: &str, id: &str) -> Result<bool, Stop> {
+        let Some([group, member]) = membership::parts(id) else {
+            return Ok(false);
+        };
+        Ok(self
+            .reader
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM memberships
+                 WHERE instance = ?1 AND group_id = ?2 AND member_id = ?3 AND ended_at IS NULL",
+            )?
+            .exists([instance, &group, &member])?)
+    }
+
     fn check_held_values(&self) -> Result<(), Stop> {
         let mut held = self.reader.conn.prepare(
-            "SELECT hold_id, holds.instance, hold_changes.id, path, users.active, users.attributes
+            "SELECT hold_id, holds.instance, hold_changes.id, path, coalesce(users.active, groups.active),
+                    coalesce(users.attributes, groups.attributes), hold_changes.resource
              FROM hold_changes
              JOIN holds ON holds.id = hold_id AND holds.state = 'open' AND guard <> 'source_changed'
-             LEFT JOIN users ON users.instance = holds.instance AND users.id = hold_changes.id
+             LEFT JOIN users ON hold_changes.resource = 'User'
+                 AND users.instance = holds.instance AND users.id = hold_changes.id
+             LEFT JOIN groups ON hold_changes.resource = 'Group'
+                 AND groups.instance = holds.instance AND groups.id = hold_changes.id
              WHERE hold_changes.state = 'held'",
         )?;
         let mut rows = held.query([])?;
         while let Some(row) = rows.next()? {
             let path: String = row.get(3)?;
             let (active, attributes): (Option<bool>, Option<String>) = (row.get(4)?, row.get(5)?);
+            let resource = match &*row.get::<_, String>(6)? {
+                "Group" => ResourceType::Group,
+                "Membership" => ResourceType::Membership,
+                _ => ResourceType::User,
+            };
+            let (hold_id, instance, id): (i64, String, String) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
             let has_value = match &*path {
+                _ if resource == ResourceType::Membership => self.is_member(&instance, &id)?,
                 "active" | "all" => active == Some(true),
-                path => attributes.is_some_and(|attributes| guard::has(&attributes, path)),
+                path => {
+                    attributes.is_some_and(|attributes| guard::has(resource, &attributes, path))
+                }
             };
             if !has_value {
-                let (hold_id, instance, id): (i64, String, String) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?);
                 return differ(format!(
                     "{} is in hold {hold_id}, but the mirror does not keep the old value of `{}`",
-                    named(&instance, &id),
+                    named_as(resource, &instance, &id),
                     Foreign(&path)
                 ));
             }

@@ -5,6 +5,7 @@
 mod database;
 mod halves;
 mod holds;
+mod memberships;
 mod pair;
 mod seals;
 mod sequence;
@@ -15,7 +16,7 @@ use rusqlite::ErrorCode;
 use self::halves::Verification;
 use super::error::Error;
 use super::read::Reader;
-use crate::model::Foreign;
+use crate::model::{Foreign, ResourceType};
 
 /// What `verify` looked at.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -37,7 +38,8 @@ impl Reader {
     pub fn rows_to_verify(&self) -> Result<u64, Error> {
         // Each row has a seal; that of a record and that of a user is looked at again in the feed.
         let rows = self.conn.query_row(
-            "SELECT (SELECT count(*) FROM seals) + (SELECT count(*) FROM users) + (SELECT count(*) FROM fingerprints)
+            "SELECT (SELECT count(*) FROM seals) + (SELECT count(*) FROM users) + (SELECT count(*) FROM groups)
+                    + (SELECT count(*) FROM memberships) + (SELECT count(*) FROM fingerprints)
                     + (SELECT last_seq - first_seq + 1 FROM feed)",
             [],
             |row| row.get::<_, i64>(0),
@@ -55,7 +57,7 @@ impl Reader {
     /// * Each row of each table is one that musterd wrote, in every cell, and none is missing: altered by hand, lost
     ///   with a page that was never written, or put back from an older page. Each row has a seal on another page.
     /// * The feed is dense and in order, and its last `seq` is `feed.last_seq`; ids that are given out are none that were.
-    /// * The feed folds to `users`: every attribute, and every column that is computed from them.
+    /// * The feed folds to `users`, `groups` and `memberships`: every attribute, and every column that is computed from them.
     /// * What is counted, held and known by its fingerprint agrees with that.
     /// * `SQLite` finds every page, index and constraint sound.
     ///
@@ -98,9 +100,14 @@ fn differ<T>(difference: String) -> Result<T, Stop> {
     Err(Stop::Difference(difference))
 }
 
-/// A user, for people. An id is the instance's own name for somebody, and says nothing of the person.
-fn named(instance: &str, id: &str) -> String {
-    format!("user `{}` of `{}`", Foreign(id), Foreign(instance))
+/// A user, a group or a membership, for people. An id is the instance's own name for somebody, and says nothing of the person.
+fn named_as(resource: ResourceType, instance: &str, id: &str) -> String {
+    format!(
+        "{} `{}` of `{}`",
+        resource.noun(),
+        Foreign(id),
+        Foreign(instance)
+    )
 }
 
 impl From<Error> for Stop {

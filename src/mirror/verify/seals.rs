@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use super::super::column::count;
 use super::super::record::IN_PART;
 use super::super::seal::{self, TABLES, Table};
-use super::{Stop, Verification, differ, named};
+use super::{Stop, Verification, differ, named_as};
 use crate::model::{Foreign, ResourceType};
 
 impl Verification<'_> {
@@ -92,15 +92,23 @@ impl Verification<'_> {
     /// there may be one that nothing is equal to.
     pub(super) fn check_fingerprints(&mut self) -> Result<(), Stop> {
         let mut statement = self.reader.conn.prepare(
-            "SELECT fingerprints.instance, fingerprints.id, fingerprint, seal, changed_seq, tx
+            "SELECT fingerprints.instance, fingerprints.id, fingerprint, seal,
+                    coalesce(users.changed_seq, groups.changed_seq), tx, fingerprints.resource
              FROM fingerprints
-             LEFT JOIN users ON users.instance = fingerprints.instance AND users.id = fingerprints.id
-                 AND fingerprints.resource = ?1 AND (gone_at IS NULL OR fingerprint = ?2)",
+             LEFT JOIN users ON fingerprints.resource = ?1
+                 AND users.instance = fingerprints.instance AND users.id = fingerprints.id
+                 AND (users.gone_at IS NULL OR fingerprint = ?3)
+             LEFT JOIN groups ON fingerprints.resource = ?2
+                 AND groups.instance = fingerprints.instance AND groups.id = fingerprints.id
+                 AND (groups.gone_at IS NULL OR fingerprint = ?3)",
         )?;
-        let mut rows = statement.query(params![ResourceType::User.as_str(), IN_PART])?;
+        let (users, groups) = (ResourceType::User, ResourceType::Group);
+        let mut rows = statement.query(params![users.as_str(), groups.as_str(), IN_PART])?;
         while let Some(row) = rows.next()? {
             let [instance, id]: [String; 2] = [row.get(0)?, row.get(1)?];
-            let named = named(&instance, &id);
+            let is_group = row.get_ref(6)?.as_str_or_null() == Ok(Some(groups.as_str()));
+            let resource = if is_group { groups } else { users };
+            let named = named_as(resource, &instance, &id);
             let (fingerprint, kept): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
             let Some(changed_seq) = row.get::<_, Option<i64>>(4)? else {
                 return differ(format!("{named} has a fingerprint, but is gone or missing"));

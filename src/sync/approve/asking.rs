@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mirror::Reader;
+use crate::mirror::lists::ListState;
 use crate::mirror::read::{HeldUsers, HoldRow};
 use crate::mirror::stage::Stage;
-use crate::model::{Base, ResourceId, Shares};
+use crate::model::{Base, ResourceId, ResourceType, Shares, membership};
 use crate::scim::absence::{BATCH, Finding, Group, Inquiry, NOT_ASKED, Silence};
 use crate::scim::client::Asked;
 use crate::sync::read::{Reading, blocking};
@@ -74,6 +75,9 @@ pub(super) async fn ask_all(
     asking: &mut Asking,
 ) -> Result<(Stage, Reader), Error> {
     let mut silence = Silence::default();
+    if matches!(&*hold.guard, "memberships" | "group_memberships") {
+        return ask_groups(reading, stage, reader, held, asking, &mut silence).await;
+    }
     let (stage, reader, open) =
         ask_each(reading, stage, reader, hold, held, asking, &mut silence).await?;
     let stage = settle_unshown(reading, stage, held, open.unshown, asking).await?;
@@ -140,6 +144,67 @@ async fn ask_each(
         asking.end(one);
     }
     Ok((stage, reader, open))
+}
+
+/// Asks for the groups of memberships, each once. A person's word stands in for all that a list alone cannot tell.
+async fn ask_groups(
+    reading: &Reading,
+    mut stage: Stage,
+    mut reader: Reader,
+    held: &HeldUsers,
+    asking: &mut Asking,
+    silence: &mut Silence,
+) -> Result<(Stage, Reader), Error> {
+    let mut by_group: BTreeMap<ResourceId, Vec<ResourceId>> = BTreeMap::new();
+    for (id, _) in &held.users {
+        if let Some([group, _]) = membership::parts(id.as_str()) {
+            let group = ResourceId::new(group);
+            by_group.entry(group).or_default().push(id.clone());
+        }
+    }
+    let total = by_group.len() as u64;
+    for ((group, ids), done) in by_group.into_iter().zip(0..) {
+        reading.tell(Phase::Asking, done, Some(total));
+        let unknown = |why: &str| ids.iter().map(|id| (id.clone(), why.to_owned())).collect();
+        if silence.is_long() || !group.is_askable() {
+            let unknown: Vec<_> = unknown(match group.is_askable() {
+                true => NOT_ASKED,
+                false => "this id cannot be asked for",
+            });
+            asking.unknown.extend(unknown);
+            continue;
+        }
+        let base = (reading.head)();
+        asking.begin(&ids);
+        let answer = reading.session.get(ResourceType::Group, &group).await;
+        silence.note(answer.is_ok());
+        match answer {
+            Ok(Asked::Found(row)) => {
+                (stage, reader) = blocking(move || {
+                    settle::put_row(&mut stage, &reader, ResourceType::Group, base, &row)?;
+                    stage.judge_list(&group, ListState::Confirmed)?;
+                    Ok((stage, reader))
+                })
+                .await?;
+            }
+            Ok(Asked::NotFound) => {
+                let unknown: Vec<_> =
+                    unknown("the group is not shown any more: a full sync has to find it gone");
+                asking.unknown.extend(unknown);
+            }
+            Ok(Asked::Unclear(why)) => {
+                let unknown: Vec<_> = unknown(&why);
+                asking.unknown.extend(unknown);
+            }
+            Err(error) if error.is_cancelled() => return Err(error.into()),
+            Err(error) => {
+                let unknown: Vec<_> = unknown(&error.to_string());
+                asking.unknown.extend(unknown);
+            }
+        }
+        asking.end(&ids);
+    }
+    Ok((stage, reader))
 }
 
 /// Nobody asks for the blanking of users who are not shown any more. Whether they are gone is for a full sync to prove.

@@ -370,7 +370,9 @@ fn limits() -> Limits {
     };
     Limits {
         deactivations: limit.clone(),
-        blanking: limit,
+        blanking: limit.clone(),
+        memberships: limit.clone(),
+        group_memberships: limit,
         source_changed: ShareLimit {
             at_least: u64::MAX,
             percent: 100,

@@ -283,7 +283,9 @@ async fn an_incremental_sync_under_way_writes_nothing_once_it_looks_like_another
     );
     assert_eq!(held(&world), "a:all z:all");
     let reader = world.reader();
-    let change = reader.source_change(&name("acme")).unwrap();
+    let change = reader
+        .source_change(&name("acme"), ResourceType::User)
+        .unwrap();
     assert_eq!(change, SourceChange::Open(1));
     assert_eq!(world.difference(), None);
 }
@@ -310,7 +312,9 @@ async fn approving_a_directory_that_is_away_again_takes_nothing_over() {
         writer.apply(&mut stage, &batch, None, &finish)
     });
     assert_eq!(written.await.unwrap().updated, 0);
-    let change = world.reader().source_change(&name("acme"));
+    let change = world
+        .reader()
+        .source_change(&name("acme"), ResourceType::User);
     assert_eq!(change.unwrap(), SourceChange::None);
     let states =
         "SELECT state AS x FROM instances UNION ALL SELECT DISTINCT state FROM hold_changes";

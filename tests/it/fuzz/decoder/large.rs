@@ -118,7 +118,7 @@ fn read(page: &[u8]) {
                 proof: None,
             };
             let record = diff::record(event, true).unwrap();
-            let concerns = guard::concerns(record.kind, record.changed.as_deref());
+            let concerns = guard::concerns(record.resource, record.kind, record.changed.as_deref());
             assert!(!concerns.contains(&guard::Concern::Deactivation));
         }
     }

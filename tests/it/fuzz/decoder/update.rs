@@ -49,19 +49,26 @@ pub(super) fn check(
     }
 
     // What a guard does with it, whether it lets it through or keeps it back.
-    let concerns = guard::concerns(record.kind, Some(changed));
+    let concerns = guard::concerns(record.resource, record.kind, Some(changed));
     prop_assert_eq!(
         concerns.contains(&guard::Concern::Deactivation),
         record.kind == Kind::Deactivate
     );
     let paths: Vec<&str> = concerns.iter().map(|concern| concern.path(false)).collect();
     for concern in &concerns {
-        let shift = guard::shift(concern, record.kind, Some(changed), &after.canonical);
+        let shift = guard::shift(
+            record.resource,
+            concern,
+            record.kind,
+            Some(changed),
+            &after.canonical,
+        );
         prop_assert_eq!(shift, -1, "{:?} of {}", concern, changed);
     }
     let kept = keep::keep(USER, &before.canonical, &after.canonical, &paths);
     prop_assert_eq!(&Resource::parse(USER, &kept).unwrap().to_text(), &kept);
     let input = fold::FoldInput {
+        resource: "User",
         seq: 2,
         is_base: true,
         kind: record.kind.as_str(),

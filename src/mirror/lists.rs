@@ -1,0 +1,487 @@
+//! Lists of members on their way into the mirror: who came, who is missing, and what may be made of it.
+//!
+//! Of one group's list at a time all is in memory, and of no other.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::gate::{Gate, Kept, Treatment};
+use super::read::Reader;
+use super::stage::{Stage, Staged};
+use super::staged::{StagedRow, Which};
+use crate::model::time::our_text;
+use crate::model::{
+    ChangeRecord, InstanceName, Kind, Member, MemberKind, MemberList, MembersKnown, Reason,
+    ResourceId, ResourceType, State, membership,
+};
+use crate::reconcile::guard::Concern;
+use crate::reconcile::members;
+
+pub use super::staged::ListState;
+
+/// A list as the stage keeps it.
+#[derive(Serialize, Deserialize)]
+struct StagedList {
+    members: Vec<(String, MemberKind, Option<String>)>,
+    unreadable: Option<String>,
+}
+
+/// A list as the stage keeps it.
+pub(super) fn to_text(list: &MemberList) -> rusqlite::Result<String> {
+    let kept = StagedList {
+        members: (list.members.iter())
+            .map(|member| (member.id.clone(), member.kind, member.label.clone()))
+            .collect(),
+        unreadable: list.unreadable.clone(),
+    };
+    super::column::to_json(&kept)
+}
+
+/// A list that was written by [`to_text`].
+pub(super) fn of_text(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<MemberList>> {
+    let kept: Option<StagedList> = super::column::json(row, place)?;
+    Ok(kept.map(|kept| MemberList {
+        members: (kept.members.into_iter())
+            .map(|(id, kind, label)| Member { id, kind, label })
+            .collect(),
+        unreadable: kept.unreadable,
+        mislinked: 0,
+    }))
+}
+
+/// A living membership of the mirror.
+#[derive(Clone, Debug)]
+pub(super) struct Living {
+    rowid: i64,
+    member: Member,
+}
+
+/// What a list is beside the mirror's.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) came: Vec<Member>,
+    pub(super) missing: Vec<Living>,
+    list: MemberList,
+    state: ListState,
+    /// The group is gone, and everybody with it.
+    is_gone: bool,
+}
+
+impl Change {
+    /// Whether anybody came or is missing.
+    pub(super) fn is_any(&self) -> bool {
+        !self.came.is_empty() || !self.missing.is_empty()
+    }
+
+    /// Whether who is missing may end by it, or be held.
+    pub(super) fn may_end(&self) -> bool {
+        match self.state {
+            ListState::Read | ListState::Confirmed | ListState::Unasked => {
+                self.list.unreadable.is_none()
+            }
+            ListState::Cut | ListState::Unknown => false,
+        }
+    }
+}
+
+/// What is missing and new in the list of a staged group; `None` of what has none.
+pub(super) fn change(
+    mirror: &Connection,
+    instance: &InstanceName,
+    staged: &StagedRow,
+) -> Result<Option<Change>, Error> {
+    let Staged::Seen(arrived) = &staged.staged else {
+        return Ok(None);
+    };
+    let Some(list) = arrived.members.clone() else {
+        return Ok(None);
+    };
+    let living = living(mirror, instance, staged.id.as_str())?;
+    let (came, missing) = members::compare(living, |one| &one.member.id, &list);
+    Ok(Some(Change {
+        came: came.into_iter().cloned().collect(),
+        missing,
+        state: staged.list,
+        is_gone: false,
+        list,
+    }))
+}
+
+/// Everybody of a group that is gone.
+pub(super) fn all_of(
+    mirror: &Connection,
+    instance: &InstanceName,
+    group: &ResourceId,
+) -> Result<Change, Error> {
+    Ok(Change {
+        came: Vec::new(),
+        missing: living(mirror, instance, group.as_str())?,
+        list: MemberList::default(),
+        state: ListState::Confirmed,
+        is_gone: true,
+    })
+}
+
+/// The living memberships of a group, in the order of members.
+fn living(mirror: &Connection, instance: &InstanceName, group: &str) -> Result<Vec<Living>, Error> {
+    let mut living = mirror.prepare_cached(
+        "SELECT rowid, member_id, member_type, label FROM memberships
+         WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL ORDER BY member_id",
+    )?;
+    let living = living.query_map([instance.as_str(), group], |row| {
+        Ok(Living {
+            rowid: row.get(0)?,
+            member: Member {
+                id: row.get(1)?,
+                kind: kind(row, 2)?,
+                label: row.get(3)?,
+            },
+        })
+    })?;
+    Ok(living.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn kind(row: &Row<'_>, place: usize) -> rusqlite::Result<MemberKind> {
+    match &*row.get::<_, String>(place)? {
+        "User" => Ok(MemberKind::User),
+        "Group" => Ok(MemberKind::Group),
+        _ => Err(rusqlite::Error::InvalidColumnType(
+            place,
+            "member_type".to_owned(),
+            Type::Text,
+        )),
+    }
+}
+
+/// The record of a membership that is due, and the row that it changes.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) record: ChangeRecord,
+    pub(super) group: String,
+    pub(super) member: Member,
+    /// Its row, where there is one.
+    pub(super) rowid: Option<i64>,
+    /// The hold that it is released from.
+    pub(super) hold_id: Option<i64>,
+}
+
+/// What is made of a list.
+#[derive(Default)]
+pub(super) struct Decided {
+    /// What is written, in this order.
+    pub(super) entries: Vec<Entry>,
+    /// What goes into a new hold.
+    pub(super) kept: Vec<Kept>,
+    /// Who leaves which hold, as released (`true`) or because it stands no more.
+    pub(super) left: Vec<(i64, ResourceId, bool)>,
+    /// How far the members are known by it; `None`: as before.
+    pub(super) known: Option<MembersKnown>,
+    /// Whether nothing of it waits.
+    pub(super) is_settled: bool,
+}
+
+/// When a list is applied, and by what.
+pub(super) struct Applying<'a> {
+    pub(super) mirror: &'a Connection,
+    pub(super) instance: &'a InstanceName,
+    pub(super) has_baseline: bool,
+    pub(super) observed_at: Timestamp,
+}
+
+impl Applying<'_> {
+    /// Decides about everybody who came or is missing.
+    pub(super) fn decide(
+        &self,
+        gate: &mut Gate<'_>,
+        group: &ResourceId,
+        change: Change,
+    ) -> Result<Decided, Error> {
+        let (taken_over, approved) = match gate.treatment() {
+            Treatment::Guarded(_) => (None, None),
+            Treatment::TakenOver(hold_id) => (Some(*hold_id), None),
+            Treatment::Approved(hold_id) => (None, Some(*hold_id)),
+            // Nothing is written, and what is held has its groups in it: the lists follow them.
+            Treatment::HeldWhole(_) | Treatment::Left => return Ok(Decided::default()),
+        };
+        let open = gate.open_of_group(group)?;
+        let mut decided = Decided {
+            is_settled: true,
+            known: Some(self.known(&change)),
+            ..Decided::default()
+        };
+        let may_end = change.may_end();
+        if change.is_gone || may_end {
+            decided.left = standing_no_more(&open, &change);
+        }
+        for living in &change.missing {
+            let id = membership::id(group.as_str(), &living.member.id);
+            let mut end = self.end(group, living, change.is_gone);
+            if change.is_gone || taken_over.is_some() && may_end {
+                if let Some(hold_id) = taken_over {
+                    end.record.reason = Reason::SourceChanged;
+                    end.hold_id = Some(hold_id);
+                }
+                decided.entries.push(end);
+                continue;
+            }
+            let held = open.get(&id).copied();
+            if approved.is_some() && held == approved && change.state == ListState::Confirmed {
+                end.hold_id = approved;
+                decided.entries.push(end);
+                decided
+                    .left
+                    .extend(approved.map(|hold_id| (hold_id, id, true)));
+                continue;
+            }
+            // Kept by a hold, by a list that is not believed, or because a person said nothing of it.
+            if held.is_some() || approved.is_some() || !may_end {
+                decided.is_settled = false;
+                continue;
+            }
+            match (gate.refuse_member(group)?, change.state) {
+                (None, ListState::Confirmed) => decided.entries.push(end),
+                (Some((concern, limit_text)), ListState::Confirmed | ListState::Unasked) => {
+                    let (guard, attribute) = concern.guard();
+                    decided.kept.push(Kept {
+                        guard,
+                        attribute: attribute.map(str::to_owned),
+                        path: concern.path(true).to_owned(),
+                        limit_text,
+                        record: end.record,
+                    });
+                    decided.is_settled = false;
+                }
+                // Nobody has asked again: the next sync does.
+                _ => decided.is_settled = false,
+            }
+        }
+        for member in &change.came {
+            let mut begin = self.begin(group, member)?;
+            if let Some(hold_id) = taken_over {
+                begin.record.reason = Reason::SourceChanged;
+                begin.hold_id = Some(hold_id);
+            }
+            decided.entries.push(begin);
+        }
+        if !may_end && !change.is_gone {
+            decided.is_settled = false;
+        }
+        Ok(decided)
+    }
+
+    fn known(&self, change: &Change) -> MembersKnown {
+        match change.state {
+            _ if change.is_gone => MembersKnown::All,
+            ListState::Cut => MembersKnown::Cut,
+            ListState::Unknown => MembersKnown::Unknown,
+            _ if change.list.unreadable.is_some() => MembersKnown::Unknown,
+            // Who is missing may have left since it was read, or is held.
+            ListState::Read if !change.missing.is_empty() => MembersKnown::Unknown,
+            ListState::Read | ListState::Confirmed | ListState::Unasked => MembersKnown::All,
+        }
+    }
+
+    fn end(&self, group: &ResourceId, living: &Living, is_gone: bool) -> Entry {
+        let reason = match is_gone {
+            true => Reason::Gone,
+            false => Reason::Removed,
+        };
+        let ended_at = our_text(self.observed_at);
+        let mut end = self.entry(group, &living.member, Kind::Deactivate, reason);
+        end.record.changed = Some(members::ended(&ended_at));
+        end.record.after.gone_at = Some(self.observed_at);
+        end.rowid = Some(living.rowid);
+        end
+    }
+
+    fn begin(&self, group: &ResourceId, member: &Member) -> Result<Entry, Error> {
+        let rowid = self
+            .mirror
+            .prepare_cached(
+                "SELECT rowid FROM memberships WHERE instance = ?1 AND group_id = ?2 AND member_id = ?3",
+            )?
+            .query_row(
+                params![self.instance.as_str(), group.as_str(), member.id],
+                |row| row.get(0),
+            )
+            .optional()?;
+        let reason = match (rowid, self.has_baseline) {
+            (Some(_), _) => Reason::Returned,
+            (None, true) => Reason::New,
+            (None, false) => Reason::Baseline,
+        };
+        Ok(Entry {
+            rowid,
+            ..self.entry(group, member, Kind::Create, reason)
+        })
+    }
+
+    fn entry(&self, group: &ResourceId, member: &Member, kind: Kind, reason: Reason) -> Entry {
+        let canonical = members::canonical(group.as_str(), member, kind == Kind::Create);
+        Entry {
+            record: ChangeRecord {
+                resource: ResourceType::Membership,
+                id: membership::id(group.as_str(), &member.id),
+                kind,
+                reason,
+                changed: None,
+                after: State {
+                    canonical,
+                    created_at: None,
+                    modified_at: None,
+                    gone_at: None,
+                },
+                proof: None,
+            },
+            group: group.as_str().to_owned(),
+            member: member.clone(),
+            rowid: None,
+            hold_id: None,
+        }
+    }
+}
+
+/// Who is held and is in the list again, or ended with the group.
+fn standing_no_more(
+    open: &BTreeMap<ResourceId, i64>,
+    change: &Change,
+) -> Vec<(i64, ResourceId, bool)> {
+    let is_listed = |id: &ResourceId| {
+        let member = membership::parts(id.as_str()).map(|[_, member]| member);
+        member.is_some_and(|member| {
+            let found = |one: &Member| one.id.as_str().cmp(&member);
+            change.list.members.binary_search_by(found).is_ok()
+        })
+    };
+    open.iter()
+        .filter(|(id, _)| change.is_gone || is_listed(id))
+        .map(|(id, hold_id)| (*hold_id, id.clone(), false))
+        .collect()
+}
+
+/// A list that lost members, as far as it must be looked at before it is believed.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// The group.
+    pub group: ResourceId,
+    /// How many are shown.
+    pub shown: usize,
+    /// Whether it ends where a list that is cut would end.
+    pub at_cap: bool,
+}
+
+impl Stage {
+    /// The groups whose list as it was read has less members than the mirror, in the order of ids.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn lists_that_lost(&self, reader: &Reader) -> Result<Vec<Lost>, Error> {
+        let mut lost = Vec::new();
+        self.each_staged(Which::After(None), &mut |staged| {
+            if let Some(change) = change(&reader.conn, &self.key.instance, &staged)?
+                && !change.missing.is_empty()
+                && change.list.unreadable.is_none()
+                && change.state == ListState::Read
+            {
+                lost.push(Lost {
+                    shown: change.list.members.len(),
+                    at_cap: members::ends_at_cap(&change.list),
+                    group: staged.id,
+                });
+            }
+            Ok(std::ops::ControlFlow::Continue(()))
+        })?;
+        Ok(lost)
+    }
+
+    /// The list of a staged group, and who is missing from it.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn list_of(
+        &self,
+        reader: &Reader,
+        group: &ResourceId,
+    ) -> Result<Option<(MemberList, Vec<Member>)>, Error> {
+        let mut found = None;
+        self.each_staged(Which::One(group), &mut |staged| {
+            found = change(&reader.conn, &self.key.instance, &staged)?;
+            Ok(std::ops::ControlFlow::Break(()))
+        })?;
+        Ok(found.map(|change| {
+            let missing = change.missing.into_iter().map(|living| living.member);
+            (change.list, missing.collect())
+        }))
+    }
+
+    /// Whether this crawl saw any group with a member in it: then members are in sight.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn saw_members(&self, reader: &Reader) -> Result<bool, Error> {
+        let staged = self
+            .conn
+            .prepare("SELECT 1 FROM staged WHERE json_array_length(members, '$.members') > 0")?
+            .exists([])?;
+        if staged {
+            return Ok(true);
+        }
+        // Those that were unchanged are not staged.
+        let mut filled = reader.conn.prepare_cached(
+            "SELECT rowid, id FROM groups WHERE instance = ?1 AND member_count > 0 AND gone_at IS NULL",
+        )?;
+        let mut rows = filled.query([self.key.instance.as_str()])?;
+        while let Some(row) = rows.next()? {
+            let id = ResourceId::new(row.get::<_, String>(1)?);
+            if self.seen.has(row.get(0)?) && !self.is_staged(&id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Living groups that the mirror knows with members and that are not staged: one that is shown with a member says that
+    /// members are in sight.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn filled_groups(&self, reader: &Reader, limit: usize) -> Result<Vec<ResourceId>, Error> {
+        let mut filled = reader.conn.prepare_cached(
+            "SELECT id FROM groups WHERE instance = ?1 AND member_count > 0 AND gone_at IS NULL ORDER BY id",
+        )?;
+        let mut rows = filled.query([self.key.instance.as_str()])?;
+        let mut groups = Vec::new();
+        while groups.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            let id = ResourceId::new(row.get::<_, String>(0)?);
+            if !self.is_staged(&id)? {
+                groups.push(id);
+            }
+        }
+        Ok(groups)
+    }
+}
+
+impl Gate<'_> {
+    /// Why one more member of this group must be held, and by which concern; `None` if the membership may end.
+    fn refuse_member(&mut self, group: &ResourceId) -> Result<Option<(Concern, String)>, Error> {
+        // One hold for all groups where that is how many there are.
+        for concern in [
+            Concern::Membership,
+            Concern::GroupMembership(group.as_str().to_owned()),
+        ] {
+            if let Some(limit_text) = self.refuse(&concern)? {
+                return Ok(Some((concern, limit_text)));
+            }
+        }
+        self.let_through(&Concern::Membership);
+        self.let_through(&Concern::GroupMembership(group.as_str().to_owned()));
+        Ok(None)
+    }
+}

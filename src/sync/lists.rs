@@ -1,0 +1,268 @@
+//! Lists of members that lost somebody: each is read again by itself before anybody leaves a group for it (facts page, Q40).
+
+use tracing::debug;
+
+use super::read::{Reading, blocking, with};
+use super::settle::put_row;
+use super::{Error, Phase};
+use crate::mirror::Reader;
+use crate::mirror::apply::Planned;
+use crate::mirror::lists::{ListState, Lost};
+use crate::mirror::stage::Stage;
+use crate::model::{Base, Foreign, Member, MemberKind, MembersKnown, ResourceId, ResourceType};
+use crate::reconcile::decode::decode;
+use crate::reconcile::members;
+use crate::scim::absence::Silence;
+use crate::scim::client::Asked;
+
+/// Of those who are missing from one list, so many are asked whether they say to be in the group.
+const USERS_ASKED: usize = 3;
+
+/// After so many users who say nothing of groups nobody else is asked: the instance does not show them.
+const ENOUGH_SILENT_USERS: u32 = 3;
+
+/// Groups that may be asked for to see whether any members are in sight.
+const WITNESSES: usize = 3;
+
+/// Looks at every list that lost members.
+pub(super) async fn settle(
+    reading: &Reading,
+    stage: Stage,
+    reader: Reader,
+) -> Result<(Stage, Reader), Error> {
+    if reading.source.resource != ResourceType::Group {
+        return Ok((stage, reader));
+    }
+    let (stage, reader, lost) = blocking(move || {
+        let lost = stage.lists_that_lost(&reader)?;
+        Ok((stage, reader, lost))
+    })
+    .await?;
+    if lost.is_empty() {
+        return Ok((stage, reader));
+    }
+    let (stage, reader, lost) = set_aside(reading, stage, reader, lost).await?;
+    let watch = reading.watch();
+    let (mut stage, mut reader, too_many) = blocking(move || {
+        let planned = Planned::of(&stage, &reader, &watch)?;
+        let too_many = planned.would_hold_members(&reader, &watch)?;
+        Ok((stage, reader, too_many))
+    })
+    .await?;
+    if too_many {
+        // They are held, and approving the hold asks.
+        return judge_all(stage, reader, lost, ListState::Unasked).await;
+    }
+    let total = lost.len() as u64;
+    let mut asking = Asking::default();
+    for (one, done) in lost.into_iter().zip(0..) {
+        reading.tell(Phase::Asking, done, Some(total));
+        (stage, reader) = asking.ask(reading, stage, reader, one.group).await?;
+    }
+    Ok((stage, reader))
+}
+
+/// Lists that say so themselves that they are no evidence: those that end where a cut would be, and empty ones while nobody
+/// is shown in any group.
+async fn set_aside(
+    reading: &Reading,
+    stage: Stage,
+    reader: Reader,
+    lost: Vec<Lost>,
+) -> Result<(Stage, Reader, Vec<Lost>), Error> {
+    let (cut, lost): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(|one| one.at_cap);
+    let (stage, reader) = judge_all(stage, reader, cut, ListState::Cut).await?;
+    if !lost.iter().any(|one| one.shown == 0) {
+        return Ok((stage, reader, lost));
+    }
+    let (stage, reader, (seen, filled)) = blocking(move || {
+        let seen = stage.saw_members(&reader)?;
+        let filled = match seen {
+            true => Vec::new(),
+            false => stage.filled_groups(&reader, WITNESSES)?,
+        };
+        Ok((stage, reader, (seen, filled)))
+    })
+    .await?;
+    if seen || is_anybody_shown(reading, &filled).await? {
+        return Ok((stage, reader, lost));
+    }
+    let (blank, lost) = lost.into_iter().partition(|one| one.shown == 0);
+    let (stage, reader) = judge_all(stage, reader, blank, ListState::Unknown).await?;
+    Ok((stage, reader, lost))
+}
+
+/// Whether any of these groups is shown with a member.
+async fn is_anybody_shown(reading: &Reading, groups: &[ResourceId]) -> Result<bool, Error> {
+    for group in groups {
+        match reading.session.get(ResourceType::Group, group).await {
+            Ok(Asked::Found(row)) => {
+                let members = decode(ResourceType::Group, &row)
+                    .ok()
+                    .and_then(|it| it.members);
+                if members.is_some_and(|list| !list.members.is_empty()) {
+                    return Ok(true);
+                }
+            }
+            Err(error) if error.is_cancelled() => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+async fn judge_all(
+    stage: Stage,
+    reader: Reader,
+    lists: Vec<Lost>,
+    state: ListState,
+) -> Result<(Stage, Reader), Error> {
+    blocking(move || {
+        for one in &lists {
+            stage.judge_list(&one.group, state)?;
+        }
+        Ok((stage, reader))
+    })
+    .await
+}
+
+/// What asking has told of the instance so far.
+#[derive(Default)]
+struct Asking {
+    silence: Silence,
+    /// Users who were shown without any group, while none was shown with one.
+    silent_users: u32,
+    groups_are_shown: bool,
+}
+
+impl Asking {
+    /// Reads a group again, and says what its list is worth.
+    async fn ask(
+        &mut self,
+        reading: &Reading,
+        stage: Stage,
+        reader: Reader,
+        group: ResourceId,
+    ) -> Result<(Stage, Reader), Error> {
+        let base = (reading.head)();
+        let answer = match self.silence.is_long() || !group.is_askable() {
+            true => Asked::Unclear("it is not asked for".to_owned()),
+            false => {
+                let answer = reading.session.get(ResourceType::Group, &group).await;
+                self.silence.note(answer.is_ok());
+                match answer {
+                    Err(error) if error.is_cancelled() => return Err(error.into()),
+                    Err(error) => Asked::Unclear(error.to_string()),
+                    Ok(asked) => asked,
+                }
+            }
+        };
+        let asked_for = group.clone();
+        let (reader, (stage, missing)) = with(reader, move |reader| {
+            judge(stage, reader, &asked_for, base, answer)
+        })
+        .await?;
+        let Some(Missing { members, shown }) = missing else {
+            return Ok((stage, reader));
+        };
+        let state = match self.is_named_by(reading, &group, &members).await? {
+            true if shown == 0 => ListState::Unknown,
+            true => ListState::Cut,
+            false => ListState::Confirmed,
+        };
+        let (reader, stage) = with(reader, move |_| {
+            stage.judge_list(&group, state)?;
+            Ok(stage)
+        })
+        .await?;
+        Ok((stage, reader))
+    }
+
+    /// Whether any of those who are missing from the list says to be in the group.
+    async fn is_named_by(
+        &mut self,
+        reading: &Reading,
+        group: &ResourceId,
+        missing: &[Member],
+    ) -> Result<bool, Error> {
+        let users = missing.iter().filter(|one| one.kind == MemberKind::User);
+        for user in users.take(USERS_ASKED) {
+            if !self.groups_are_shown && self.silent_users >= ENOUGH_SILENT_USERS {
+                return Ok(false);
+            }
+            let id = ResourceId::new(user.id.clone());
+            let row = match reading.session.get(ResourceType::User, &id).await {
+                Ok(Asked::Found(row)) => row,
+                Err(error) if error.is_cancelled() => return Err(error.into()),
+                Ok(_) | Err(_) => continue,
+            };
+            match members::groups_of_user(&row.raw) {
+                None => self.silent_users += 1,
+                Some(groups) => {
+                    self.groups_are_shown |= !groups.is_empty();
+                    if groups.iter().any(|one| one == group.as_str()) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Who is missing from a list that was read twice alike.
+struct Missing {
+    members: Vec<Member>,
+    shown: usize,
+}
+
+/// Holds what was answered about a group against what the crawl read. `None` where the list is settled by that.
+fn judge(
+    mut stage: Stage,
+    reader: &Reader,
+    group: &ResourceId,
+    base: Base,
+    answer: Asked,
+) -> Result<(Stage, Option<Missing>), crate::mirror::Error> {
+    let row = match answer {
+        Asked::Found(row) => row,
+        // Absence is for a full sync to prove.
+        Asked::NotFound => {
+            stage.drop_staged(group)?;
+            return Ok((stage, None));
+        }
+        Asked::Unclear(why) => {
+            debug!(why = %Foreign(&why), "a list of members could not be read again");
+            stage.judge_list(group, ListState::Unknown)?;
+            return Ok((stage, None));
+        }
+    };
+    let Some((before, _)) = stage.list_of(reader, group)? else {
+        return Ok((stage, None));
+    };
+    put_row(&mut stage, reader, ResourceType::Group, base, &row)?;
+    let Some((again, missing)) = stage.list_of(reader, group)? else {
+        return Ok((stage, None));
+    };
+    if !members::agree(&before, &again) {
+        stage.judge_list(
+            group,
+            match members::disbelieved(&again) {
+                MembersKnown::Unknown => ListState::Unknown,
+                MembersKnown::All | MembersKnown::Cut => ListState::Cut,
+            },
+        )?;
+        return Ok((stage, None));
+    }
+    if missing.is_empty() {
+        return Ok((stage, None));
+    }
+    let shown = again.members.len();
+    Ok((
+        stage,
+        Some(Missing {
+            members: missing,
+            shown,
+        }),
+    ))
+}

@@ -1,0 +1,576 @@
+//! Groups and who is in them, through the daemon under a paused clock: what is mirrored, what a list that is not whole
+//! does not do, and what waits for a person.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use musterd::clock::{ManualClock, SharedClock};
+use musterd::mirror::Reader;
+use musterd::sandbox::{self, Effect, Fault, GroupValues, Member, RequestKind, Sandbox};
+use rusqlite::types::FromSql;
+
+use crate::world::{START, Simulated, World};
+
+const ACME: &str = "acme";
+
+/// Groups are read every ten minutes, users changed each five.
+const CONFIGURATION: &str = r#"
+[defaults]
+resources = ["users", "groups"]
+page_size = 20
+[defaults.schedule]
+incremental = "0 */5 * * * *"
+full = "0 0 * * * *"
+groups = "0 */10 * * * *"
+splay = { incremental = "0s", full = "0s", groups = "0s" }
+[defaults.rate]
+per_second = 50
+burst = 50
+[instances.acme]
+url = "https://acme.service-now.com"
+[instances.acme.auth]
+type = "bearer"
+token = "TOKEN"
+"#;
+
+/// A world with one instance under way.
+struct Scene {
+    world: World,
+}
+
+impl Scene {
+    /// Starts the daemon, and waits for the baseline.
+    async fn start(options: sandbox::Options, configuration: &str) -> Self {
+        let clock: SharedClock = Arc::new(ManualClock::starting_at(START.parse().unwrap()));
+        let sandbox = Sandbox::new(options, Arc::clone(&clock));
+        let token = sandbox.issue_token();
+        let sandboxes = BTreeMap::from([(ACME.to_owned(), sandbox)]);
+        let mut world = World::of(1, clock, sandboxes);
+        world.write_configuration(&configuration.replace("TOKEN", &token));
+        world.ring_every(Duration::from_secs(5));
+        world.start();
+        let scene = Self { world };
+        scene.minutes(5).await;
+        scene
+    }
+
+    async fn with(groups: usize) -> Self {
+        let options = sandbox::Options {
+            users: 60,
+            groups,
+            odd: false,
+            ..sandbox::Options::default()
+        };
+        Self::start(options, CONFIGURATION).await
+    }
+
+    async fn minutes(&self, minutes: u64) {
+        self.world.pass(Duration::from_secs(60 * minutes)).await;
+    }
+
+    /// Until the next full sync of groups is over.
+    async fn next(&self) {
+        self.minutes(10).await;
+    }
+
+    fn acme(&self) -> &Sandbox {
+        self.world.sandbox(ACME)
+    }
+
+    fn ask<T: FromSql>(&self, sql: &str) -> T {
+        let conn = self.world.read();
+        conn.query_row(sql, [], |row| row.get(0))
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Who is in which group by the mirror: group, member.
+    fn mirrored(&self) -> BTreeSet<(String, String)> {
+        let conn = self.world.read();
+        let mut rows = conn
+            .prepare("SELECT group_id, member_id FROM memberships WHERE ended_at IS NULL")
+            .unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// The same by the instance.
+    fn true_ones(&self) -> BTreeSet<(String, String)> {
+        let mut found = BTreeSet::new();
+        for group in self.acme().group_ids() {
+            let json: serde_json::Value =
+                serde_json::from_str(&self.acme().group_json(&group).unwrap()).unwrap();
+            for member in json["members"].as_array().into_iter().flatten() {
+                found.insert((group.clone(), member["value"].as_str().unwrap().to_owned()));
+            }
+        }
+        found
+    }
+
+    fn members_of(&self, group: &str) -> Vec<String> {
+        let all = self.true_ones();
+        let of_group = all.into_iter().filter(|(one, _)| one == group);
+        of_group.map(|(_, member)| member).collect()
+    }
+
+    /// A group of its own with so many users in it.
+    fn group_of(&self, name: &str, n_users: usize) -> String {
+        let group = self.acme().create_group(&GroupValues::named(name));
+        let users: Vec<Member> = (self.acme().ids().iter().take(n_users))
+            .map(|id| Member::user(id))
+            .collect();
+        assert!(self.acme().change_members(&group, &[], &users));
+        group
+    }
+
+    fn leave(&self, group: &str, n_users: usize) {
+        let leave: Vec<Member> = (self.members_of(group).iter().take(n_users))
+            .map(|id| Member::user(id))
+            .collect();
+        assert!(self.acme().change_members(group, &leave, &[]));
+    }
+
+    fn known(&self, group: &str) -> String {
+        self.ask(&format!(
+            "SELECT members_known FROM groups WHERE id = '{group}'"
+        ))
+    }
+
+    fn count(&self, group: &str) -> i64 {
+        self.ask(&format!(
+            "SELECT count(*) FROM memberships WHERE group_id = '{group}' AND ended_at IS NULL"
+        ))
+    }
+
+    fn last_seq(&self) -> i64 {
+        self.ask("SELECT last_seq FROM feed")
+    }
+
+    /// Stops the daemon; the mirror is what its feed folds to.
+    async fn end(mut self) {
+        self.world.stop().await;
+        let reader = Reader::open(&self.world.mirror_path()).unwrap();
+        assert_eq!(reader.verify(&mut |_| {}).unwrap().difference, None);
+    }
+}
+
+fn simulate(scene: impl AsyncFnOnce()) {
+    Simulated::new().block_on(scene());
+}
+
+#[test]
+fn groups_and_memberships_are_mirrored_and_nothing_happens_when_nothing_changed() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        assert!(scene.mirrored().len() > 12);
+        let groups: i64 = scene.ask("SELECT count(*) FROM groups WHERE members_known = 'all'");
+        assert_eq!(groups, 12);
+        let others: i64 = scene.ask(
+            "SELECT count(*) FROM changes WHERE resource = 'Membership' AND (kind, reason) <> ('create', 'baseline')",
+        );
+        assert_eq!(others, 0);
+        let before = scene.last_seq();
+        scene.minutes(40).await;
+        assert_eq!(scene.last_seq(), before, "nothing changed");
+
+        let user = scene.acme().ids()[59].clone();
+        let group = scene.group_of("Night Desk", 3);
+        scene
+            .acme()
+            .change_members(&group, &[], &[Member::user(&user)]);
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        scene
+            .acme()
+            .change_members(&group, &[Member::user(&user)], &[]);
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let told = |what: &str| -> String {
+            scene.ask(&format!(
+                "SELECT group_concat(kind || ' ' || reason) FROM
+                     (SELECT kind, reason FROM changes WHERE id = '{what}' ORDER BY seq)"
+            ))
+        };
+        let id = format!("{group}/{user}");
+        assert_eq!(told(&id), "create new,deactivate removed");
+        scene
+            .acme()
+            .change_members(&group, &[], &[Member::user(&user)]);
+        scene.next().await;
+        assert_eq!(told(&id), "create new,deactivate removed,create returned");
+        assert_eq!(scene.count(&group), 4);
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_group_that_is_deleted_ends_with_its_members_before_it_and_a_new_one_of_its_name_is_another() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 15);
+        scene.next().await;
+        assert_eq!(scene.count(&group), 15);
+        assert!(scene.acme().delete_group(&group));
+        let again = scene.group_of("Night Desk", 4);
+        scene.next().await;
+        let gone: i64 = scene.ask(&format!(
+            "SELECT count(*) FROM groups WHERE id = '{group}' AND gone_at IS NOT NULL AND active = 0 AND member_count = 0"
+        ));
+        assert_eq!(gone, 1);
+        // More than the guard of one group lets through: they ended with the group's own proof.
+        let (ended, last): (i64, i64) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT count(*), max(seq) FROM changes
+                 WHERE resource = 'Membership' AND kind = 'deactivate' AND reason = 'gone' AND id LIKE ?1",
+                [format!("{group}/%")],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!(ended, 15);
+        let own: i64 = scene.ask(&format!(
+            "SELECT seq FROM changes WHERE resource = 'Group' AND id = '{group}' AND kind = 'deactivate' AND proof IS NOT NULL"
+        ));
+        assert!(last < own, "members first");
+        assert_eq!(scene.count(&again), 4);
+        let holds: i64 = scene.ask("SELECT count(*) FROM holds");
+        assert_eq!(holds, 0);
+
+        assert!(scene.acme().undelete_group(&group));
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let returned: i64 = scene.ask(
+            "SELECT count(*) FROM changes WHERE resource = 'Membership' AND reason = 'returned' AND kind = 'create'",
+        );
+        assert_eq!(returned, 15);
+        scene.end().await;
+    });
+}
+
+/// A list that is wrong ends no membership, whatever is wrong with it, and mends itself when it is whole again.
+fn a_wrong_list_ends_nothing(fault: impl Fn(&str) -> Fault + 'static, expected: &'static str) {
+    simulate(async move || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 8);
+        scene.next().await;
+        let before = scene.mirrored();
+        scene.acme().add_fault(fault(&group).named("wrong"));
+        let feed = scene.last_seq();
+        scene.minutes(30).await;
+        assert_eq!(scene.mirrored(), before);
+        assert_eq!(scene.known(&group), expected);
+        assert_eq!(scene.last_seq(), feed);
+        // Others are none the worse.
+        let other = scene.group_of("Day Desk", 2);
+        scene.next().await;
+        assert_eq!(scene.known(&other), "all");
+        scene.acme().remove_fault("wrong");
+        scene.next().await;
+        assert_eq!(scene.known(&group), "all");
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let ended: i64 = scene.ask("SELECT count(*) FROM memberships WHERE ended_at IS NOT NULL");
+        assert_eq!(ended, 0);
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_list_that_is_cut_while_the_group_alone_is_shown_whole_ends_nothing() {
+    a_wrong_list_ends_nothing(
+        |group| {
+            let ids = vec![group.to_owned()];
+            Fault::new(Effect::MembersCut { most: 5, ids }).on(&[RequestKind::List])
+        },
+        "cut",
+    );
+}
+
+#[test]
+fn a_list_that_is_empty_by_error_ends_nothing_while_users_say_otherwise() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 8);
+        scene.next().await;
+        let ids = vec![group.clone()];
+        scene.acme().add_fault(Fault::new(Effect::MembershipsShown));
+        scene
+            .acme()
+            .add_fault(Fault::new(Effect::MembersEmpty { ids }).named("empty"));
+        scene.next().await;
+        // The sandbox blanks the list of the group alone: its users still show it.
+        assert_eq!(scene.count(&group), 8);
+        assert_eq!(scene.known(&group), "unknown");
+        scene.acme().remove_fault("empty");
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (8, "all"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_list_that_is_cut_ends_nothing_while_users_say_otherwise() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 8);
+        scene.next().await;
+        let ids = vec![group.clone()];
+        scene.acme().add_fault(Fault::new(Effect::MembershipsShown));
+        scene
+            .acme()
+            .add_fault(Fault::new(Effect::MembersCut { most: 6, ids }).named("cut"));
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (8, "cut"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_list_that_ends_at_a_cap_ends_nothing() {
+    simulate(async || {
+        let options = sandbox::Options {
+            users: 130,
+            groups: 5,
+            odd: false,
+            ..sandbox::Options::default()
+        };
+        let scene = Scene::start(options, CONFIGURATION).await;
+        let group = scene.group_of("Everybody", 104);
+        scene.next().await;
+        scene.leave(&group, 4);
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (104, "cut"));
+        // One more, and it is a length that no cap has.
+        scene.leave(&group, 1);
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (99, "all"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn lists_that_are_all_blank_say_that_sight_was_lost() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        let before = scene.mirrored();
+        let feed = scene.last_seq();
+        let ids = Vec::new();
+        scene
+            .acme()
+            .add_fault(Fault::new(Effect::MembersEmpty { ids }).named("blank"));
+        scene.minutes(30).await;
+        assert_eq!(scene.mirrored(), before);
+        assert_eq!(scene.last_seq(), feed);
+        let unknown: i64 = scene.ask("SELECT count(*) FROM groups WHERE members_known = 'unknown'");
+        let filled: i64 = scene.ask("SELECT count(*) FROM groups WHERE member_count > 0");
+        assert_eq!(unknown, filled);
+        scene.acme().remove_fault("blank");
+        scene.next().await;
+        let all: i64 = scene.ask("SELECT count(*) FROM groups WHERE members_known = 'all'");
+        assert_eq!(all, 6);
+        assert_eq!(scene.last_seq(), feed);
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_group_that_loses_most_of_its_members_waits_for_a_person_and_users_do_not() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 30);
+        scene.next().await;
+        scene.leave(&group, 20);
+        let newcomer = scene
+            .acme()
+            .create(&sandbox::Values::new().with(sandbox::Column::FirstName, "New"));
+        scene.next().await;
+        assert_eq!(scene.count(&group), 30);
+        let (guard, attribute, count): (String, String, i64) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT guard, attribute, count FROM holds WHERE state = 'open'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .unwrap();
+        assert_eq!(
+            (&*guard, &*attribute, count),
+            ("group_memberships", &*group, 20)
+        );
+        let hired: i64 = scene.ask(&format!(
+            "SELECT count(*) FROM users WHERE id = '{newcomer}' AND active = 1"
+        ));
+        assert_eq!(hired, 1);
+        // Who comes back leaves the hold, and the others stay.
+        let back = scene.ask::<String>(
+            "SELECT substr(id, instr(id, '/') + 1) FROM hold_changes WHERE state = 'held' LIMIT 1",
+        );
+        scene
+            .acme()
+            .change_members(&group, &[], &[Member::user(&back)]);
+        scene.next().await;
+        let held: i64 = scene.ask("SELECT count(*) FROM hold_changes WHERE state = 'held'");
+        assert_eq!(held, 19);
+        // All of them: nothing is left to approve.
+        let rest: Vec<Member> = {
+            let conn = scene.world.read();
+            let mut ids = conn
+                .prepare(
+                    "SELECT substr(id, instr(id, '/') + 1) FROM hold_changes WHERE state = 'held'",
+                )
+                .unwrap();
+            let ids = ids.query_map([], |row| row.get::<_, String>(0)).unwrap();
+            ids.map(|id| Member::user(&id.unwrap())).collect()
+        };
+        scene.acme().change_members(&group, &[], &rest);
+        scene.next().await;
+        let state: String = scene.ask("SELECT state FROM holds");
+        assert_eq!(state, "resolved");
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        scene.end().await;
+    });
+}
+
+#[test]
+fn so_many_missing_members_that_the_guard_would_hold_them_are_not_asked_for() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        let groups: Vec<String> = (0..12)
+            .map(|n| scene.group_of(&format!("Desk {n}"), 12))
+            .collect();
+        scene.next().await;
+        for group in &groups {
+            scene.leave(group, 8);
+        }
+        scene.acme().forget_requests();
+        scene.next().await;
+        let guard: String = scene.ask("SELECT group_concat(guard) FROM holds WHERE state = 'open'");
+        assert_eq!(guard, "memberships");
+        let asked = scene.acme().requests();
+        let asked = asked.iter().filter(|logged| {
+            groups
+                .iter()
+                .any(|group| logged.line.contains(group.as_str()))
+        });
+        assert_eq!(asked.count(), 0);
+        assert!(groups.iter().all(|group| scene.count(group) == 12));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn an_account_that_may_not_read_groups_mirrors_its_users() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        let before = scene.mirrored();
+        scene
+            .acme()
+            .add_fault(Fault::new(Effect::GroupsForbidden).named("forbidden"));
+        let rows = "SELECT count(*) FROM syncs WHERE resource = 'Group'";
+        scene.minutes(1).await;
+        let n_rows: i64 = scene.ask(rows);
+        let user = scene.acme().ids()[7].clone();
+        scene.acme().update(
+            &user,
+            &sandbox::Values::new().with(sandbox::Column::Title, "Principal"),
+        );
+        scene.minutes(40).await;
+        assert_eq!(scene.mirrored(), before);
+        assert_eq!(
+            scene.ask::<i64>(rows),
+            n_rows,
+            "no row for what is left out"
+        );
+        let title: String = scene.ask(&format!("SELECT title FROM users WHERE id = '{user}'"));
+        assert_eq!(title, "Principal");
+        let state: String = scene.ask("SELECT state FROM instances");
+        assert_eq!(state, "healthy");
+        let off: bool = scene.ask(
+            "SELECT json_extract(capabilities, '$.forbidden') FROM sources WHERE resource = 'Group'",
+        );
+        assert!(off);
+        scene.acme().remove_fault("forbidden");
+        let group = scene.group_of("Night Desk", 3);
+        scene.next().await;
+        assert_eq!(scene.count(&group), 3);
+        scene.end().await;
+    });
+}
+
+#[test]
+fn groups_in_circles_and_members_that_nobody_knows_are_members_like_others() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        let [one, other] = ["Inner", "Outer"].map(|name| scene.group_of(name, 1));
+        scene.acme().change_members(
+            &one,
+            &[],
+            &[
+                Member::group(&one),
+                Member::group(&other),
+                Member::user("nobody/%2F"),
+            ],
+        );
+        scene
+            .acme()
+            .change_members(&other, &[], &[Member::group(&one)]);
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let nested: i64 = scene.ask(
+            "SELECT count(*) FROM memberships WHERE member_type = 'Group' AND ended_at IS NULL",
+        );
+        assert!(nested >= 3);
+        let id: String = scene
+            .ask("SELECT id FROM changes WHERE id LIKE '%nobody%' AND resource = 'Membership'");
+        assert_eq!(id, format!("{one}/nobody%2F%252F"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_group_that_is_renamed_changes_and_its_members_do_not() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        let group = scene.group_of("Night Desk", 5);
+        scene.next().await;
+        let before = scene.last_seq();
+        scene
+            .acme()
+            .update_group(&group, &GroupValues::named("Late Desk"));
+        // An incremental sync sees it by its stamp.
+        scene.minutes(6).await;
+        assert_eq!(scene.last_seq(), before + 1);
+        let changed: String = scene.ask("SELECT changed FROM changes ORDER BY seq DESC LIMIT 1");
+        assert_eq!(
+            changed,
+            r#"{"display_name":{"from":"Night Desk","to":"Late Desk"}}"#
+        );
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_group_of_many_is_applied_in_several_transactions() {
+    simulate(async || {
+        let options = sandbox::Options {
+            users: 20_000,
+            groups: 3,
+            largest_group: 20_000,
+            odd: false,
+            ..sandbox::Options::default()
+        };
+        let configuration = CONFIGURATION.replace("page_size = 20", "page_size = 500");
+        let scene = Scene::start(options, &configuration).await;
+        scene.minutes(30).await;
+        assert_eq!(scene.mirrored().len(), scene.true_ones().len());
+        let largest: i64 =
+            scene.ask("SELECT max(member_count) FROM groups WHERE members_known = 'all'");
+        assert_eq!(largest, 20_000);
+        let before = scene.last_seq();
+        scene.minutes(20).await;
+        assert_eq!(scene.last_seq(), before);
+        scene.end().await;
+    });
+}
