@@ -174,6 +174,17 @@ fn render(found: &Value) -> String {
     for hold in found["holds"].as_array().into_iter().flatten() {
         line(&mut lines, "held", &held(hold));
     }
+    let in_part = found["groups_known_in_part"].as_array();
+    let in_part: Vec<String> = (in_part.into_iter().flatten())
+        .map(|id| format!("`{}`", text(id)))
+        .collect();
+    if !in_part.is_empty() {
+        let says = format!(
+            "not all members are known of {}: nobody leaves them until their lists are shown whole",
+            in_part.join(", ")
+        );
+        line(&mut lines, "groups", &says);
+    }
     if !found["note"].is_null() {
         line(&mut lines, "taken over", &text(&found["note"]));
     }

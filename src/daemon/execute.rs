@@ -428,6 +428,7 @@ pub async fn check(
             let mut row = json!(found);
             row["holds"] = json!(standing.holds);
             row["note"] = json!(standing.note);
+            row["groups_known_in_part"] = json!(standing.groups_known_in_part);
             lines.row(row).await;
             match (found.error, standing.is_calm()) {
                 (Some(_), _) => Ended::Failed(String::new()),
@@ -450,7 +451,12 @@ struct Standing {
     holds: Vec<HoldRow>,
     /// What comes next, where that is not an approval.
     note: Option<String>,
+    /// The first groups whose members are not all known.
+    groups_known_in_part: Vec<String>,
 }
+
+/// So many groups are named by a check.
+const GROUPS_NAMED: usize = 10;
 
 impl Standing {
     fn of(reader: &Reader, instance: &InstanceName) -> Result<Self, mirror::Error> {
@@ -460,7 +466,12 @@ impl Standing {
             SourceChange::Approved(_) => Some(full_sync_first(instance)),
             SourceChange::Open(_) | SourceChange::None => None,
         };
-        Ok(Self { holds, note })
+        let groups_known_in_part = reader.known_in_part(instance.as_str(), GROUPS_NAMED)?;
+        Ok(Self {
+            holds,
+            note,
+            groups_known_in_part,
+        })
     }
 
     fn is_calm(&self) -> bool {

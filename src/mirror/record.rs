@@ -308,16 +308,16 @@ impl<'a> Pen<'a> {
             known_instance(counted, &self.batch.watch.instance)?;
         }
         if self.memberships != 0 {
-            self.conn.execute(
-                "INSERT INTO source_counts (instance, resource, living, active) VALUES (?1, ?2, ?3, ?3)
-                 ON CONFLICT (instance, resource)
-                 DO UPDATE SET living = living + ?3, active = active + ?3",
+            let counted = self.conn.execute(
+                "UPDATE source_counts SET living = living + ?3, active = active + ?3
+                 WHERE instance = ?1 AND resource = ?2",
                 params![
                     self.batch.watch.instance.as_str(),
                     ResourceType::Membership.as_str(),
                     self.memberships
                 ],
             )?;
+            known_instance(counted, &self.batch.watch.instance)?;
         }
         Ok(())
     }

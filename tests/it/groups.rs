@@ -6,9 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use musterd::clock::{ManualClock, SharedClock};
-use musterd::mirror::Reader;
+use musterd::control::{self, Ended, Line, Lines, Request};
+use musterd::mirror::read::Pin;
+use musterd::mirror::{Mirror, Reader};
+use musterd::model::{InstanceName, ResourceType};
 use musterd::sandbox::{self, Effect, Fault, GroupValues, Member, RequestKind, Sandbox};
 use rusqlite::types::FromSql;
+use serde_json::Value;
 
 use crate::world::{START, Simulated, World};
 
@@ -30,8 +34,9 @@ burst = 50
 [instances.acme]
 url = "https://acme.service-now.com"
 [instances.acme.auth]
-type = "bearer"
-token = "TOKEN"
+type = "basic"
+username = "NAME"
+password = "WORD"
 "#;
 
 /// A world with one instance under way.
@@ -44,11 +49,14 @@ impl Scene {
     async fn start(options: sandbox::Options, configuration: &str) -> Self {
         let clock: SharedClock = Arc::new(ManualClock::starting_at(START.parse().unwrap()));
         let sandbox = Sandbox::new(options, Arc::clone(&clock));
-        let token = sandbox.issue_token();
+        // No token that ends on the way.
+        let auth = sandbox.auth();
         let sandboxes = BTreeMap::from([(ACME.to_owned(), sandbox)]);
         let mut world = World::of(1, clock, sandboxes);
-        world.write_configuration(&configuration.replace("TOKEN", &token));
+        let configuration = configuration.replace("NAME", &auth.username);
+        world.write_configuration(&configuration.replace("WORD", &auth.password));
         world.ring_every(Duration::from_secs(5));
+        world.listen();
         world.start();
         let scene = Self { world };
         scene.minutes(5).await;
@@ -144,6 +152,27 @@ impl Scene {
 
     fn last_seq(&self) -> i64 {
         self.ask("SELECT last_seq FROM feed")
+    }
+
+    /// Asks the running daemon by its socket, as a command does.
+    async fn command(&self, request: Request) -> (Ended, Vec<Value>) {
+        let sockets = [self.world.socket_path()];
+        let (lines, mut told) = Lines::channel();
+        let asked = async {
+            let ended = control::ask(&sockets, &request, &lines).await.unwrap();
+            drop(lines);
+            ended
+        };
+        let told = async {
+            let mut rows = Vec::new();
+            while let Some(line) = told.recv().await {
+                if let Line::Row(row) = line {
+                    rows.push(row);
+                }
+            }
+            rows
+        };
+        tokio::join!(asked, told)
     }
 
     /// Stops the daemon; the mirror is what its feed folds to.
@@ -434,6 +463,163 @@ fn a_group_that_loses_most_of_its_members_waits_for_a_person_and_users_do_not() 
 }
 
 #[test]
+fn approving_what_is_held_of_a_group_asks_for_it_once_and_releases_who_is_missing_still() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 30);
+        scene.next().await;
+        scene.leave(&group, 20);
+        scene.next().await;
+        let (hold_id, digest): (i64, String) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT id, digest FROM holds WHERE state = 'open'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        let back: String = scene.ask(
+            "SELECT substr(id, instr(id, '/') + 1) FROM hold_changes WHERE state = 'held' LIMIT 1",
+        );
+        scene
+            .acme()
+            .change_members(&group, &[], &[Member::user(&back)]);
+        scene.acme().forget_requests();
+        let approve = Request::Approve { hold_id, digest };
+        let (ended, rows) = scene.command(approve).await;
+        assert_eq!(ended, Ended::Done, "{rows:?}");
+        let results = |result: &str| {
+            let answers = rows.iter().filter(|row| row["result"] == result);
+            answers
+                .filter(|row| row["resource"] == "Membership")
+                .count()
+        };
+        assert_eq!(
+            (results("approved"), results("resolved")),
+            (19, 1),
+            "{rows:?}"
+        );
+        let asked = scene.acme().requests();
+        let asked = asked
+            .iter()
+            .filter(|logged| logged.line.contains(&format!("Groups/{group}")));
+        assert_eq!(asked.count(), 1);
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let released: i64 = scene.ask(&format!(
+            "SELECT count(*) FROM changes WHERE hold_id = {hold_id} AND reason = 'removed' AND kind = 'deactivate'"
+        ));
+        assert_eq!(released, 19);
+        // What was approved does not count: a few more may leave.
+        scene.leave(&group, 5);
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let open: i64 = scene.ask("SELECT count(*) FROM holds WHERE state = 'open'");
+        assert_eq!(open, 0);
+        scene.end().await;
+    });
+}
+
+#[test]
+fn groups_of_another_directory_wait_for_a_person_and_users_do_not() {
+    simulate(async || {
+        let scene = Scene::with(40).await;
+        for group in scene.acme().group_ids().iter().take(30) {
+            scene.acme().delete_group(group);
+        }
+        let user = scene.acme().ids()[7].clone();
+        let before = scene.mirrored();
+        scene.next().await;
+        let guard: String = scene.ask("SELECT group_concat(guard) FROM holds WHERE state = 'open'");
+        assert_eq!(guard, "source_changed");
+        assert_eq!(scene.mirrored(), before, "the lists follow their groups");
+        scene.acme().update(
+            &user,
+            &sandbox::Values::new().with(sandbox::Column::Title, "Principal"),
+        );
+        scene.next().await;
+        let title: String = scene.ask(&format!("SELECT title FROM users WHERE id = '{user}'"));
+        assert_eq!(title, "Principal");
+        let state: String = scene.ask("SELECT state FROM instances");
+        assert_eq!(state, "healthy");
+        let (hold_id, digest): (i64, String) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT id, digest FROM holds WHERE state = 'open'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        assert_eq!(ended, Ended::Done, "{rows:?}");
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
+        let living: i64 = scene.ask("SELECT count(*) FROM groups WHERE gone_at IS NULL");
+        assert_eq!(living, 10);
+        let open: i64 = scene.ask("SELECT count(*) FROM hold_changes WHERE state = 'held'");
+        assert_eq!(open, 0);
+        scene.end().await;
+    });
+}
+
+#[test]
+fn a_name_that_changes_and_a_removal_take_groups_and_memberships_along() {
+    simulate(async || {
+        let mut scene = Scene::with(12).await;
+        let n_rows: i64 = scene.ask(
+            "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM groups) + (SELECT count(*) FROM memberships)",
+        );
+        scene.world.stop().await;
+        let mirror = Mirror::open(&scene.world.mirror_path(), "5eed").unwrap();
+        let [acme, globex] = [ACME, "globex"].map(|name| InstanceName::parse(name).unwrap());
+        let pin = Pin {
+            instance: globex.clone(),
+            url: "https://acme.service-now.com".to_owned(),
+            scim_path: "/api/now/scim".to_owned(),
+            resources: vec![ResourceType::User, ResourceType::Group],
+        };
+        mirror
+            .write(move |writer| writer.rename(&acme, &pin, "1a1b1c1d1e1f1011"))
+            .await
+            .unwrap();
+        let difference = || {
+            let reader = Reader::open(&scene.world.mirror_path()).unwrap();
+            reader.verify(&mut |_| {}).unwrap().difference
+        };
+        assert_eq!(difference(), None);
+        let renamed: i64 = scene.ask("SELECT count(*) FROM memberships WHERE instance = 'globex'");
+        assert!(renamed > 0);
+
+        mirror.write(|writer| writer.link(&[])).await.unwrap();
+        let now = START.parse().unwrap();
+        let before = scene.last_seq();
+        let name = globex.clone();
+        let sync_id = mirror
+            .write(move |writer| writer.begin_removal(&name, now))
+            .await
+            .unwrap();
+        loop {
+            let name = globex.clone();
+            let removed = mirror
+                .write(move |writer| writer.remove_users(&name, sync_id, now, 50))
+                .await
+                .unwrap();
+            assert_eq!(difference(), None, "after each transaction");
+            if removed.is_over {
+                break;
+            }
+        }
+        assert_eq!(scene.last_seq() - before, n_rows);
+        let left: i64 = scene.ask(
+            "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM groups) + (SELECT count(*) FROM memberships)",
+        );
+        assert_eq!(left, 0);
+        mirror.close().await.unwrap();
+    });
+}
+
+#[test]
 fn so_many_missing_members_that_the_guard_would_hold_them_are_not_asked_for() {
     simulate(async || {
         let scene = Scene::with(6).await;
@@ -452,7 +638,7 @@ fn so_many_missing_members_that_the_guard_would_hold_them_are_not_asked_for() {
         let asked = asked.iter().filter(|logged| {
             groups
                 .iter()
-                .any(|group| logged.line.contains(group.as_str()))
+                .any(|group| logged.line.contains(&format!("Groups/{group}")))
         });
         assert_eq!(asked.count(), 0);
         assert!(groups.iter().all(|group| scene.count(group) == 12));

@@ -4,7 +4,7 @@
 -- for less than before, so that every row still meets it, and no row is touched.
 
 CREATE TABLE groups (
-    -- Every group ever seen, as the instance last showed it. A group that is gone has `active` 0 and `gone_at`, and stays.
+    -- Every group ever seen, as the instance last showed it. One that is gone has `active` 0 and `gone_at`, and is kept.
     -- Who is in it stands in `memberships`.
     instance      TEXT    NOT NULL, -- `instances.name`
     id            TEXT    NOT NULL, -- the SCIM `id`; in ServiceNow the `sys_id`
