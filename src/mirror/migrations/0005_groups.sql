@@ -47,8 +47,8 @@ CREATE TABLE memberships (
     PRIMARY KEY (instance, group_id, member_id)
 );
 
-CREATE INDEX memberships_by_member -- the groups that somebody is in
-    ON memberships (instance, member_id, group_id) WHERE ended_at IS NULL;
+CREATE INDEX memberships_by_member -- the groups that somebody is in, or was: `musterd groups --of`, `memberships_history` of one member
+    ON memberships (instance, member_id, group_id);
 
 CREATE INDEX memberships_living -- who is in a group now: each sync of groups
     ON memberships (instance, group_id, member_id) WHERE ended_at IS NULL;
@@ -92,3 +92,100 @@ SET sql = replace(sql, '-- the resource''s id' || char(10), '-- the resource''s 
 WHERE type = 'table' AND name IN ('changes', 'hold_changes');
 
 PRAGMA writable_schema = RESET; -- and reads it anew
+
+CREATE INDEX changes_unlinked -- who left the mirror with the instance and is in no table any more: `memberships_history`
+    ON changes (resource, instance, id, seq) WHERE reason = 'unlinked';
+
+CREATE VIEW groups_history AS
+    -- Each state of each group while it lived, like `users_history`: it held from `valid_from` until just before `valid_to` (null: it
+    -- holds now). Of a group that was gone or removed at a moment there is no row of that moment.
+    -- Complete from `feed.first_seq` on; of what was trimmed, the newest state is left. Ask for one moment with
+    -- `valid_from <= T AND (valid_to IS NULL OR valid_to > T)`.
+    SELECT
+        past.instance AS instance,
+        past.id AS id,
+        past.observed_at AS valid_from,
+        (SELECT next.observed_at
+         FROM changes AS next
+         WHERE next.instance = past.instance AND next.resource = past.resource AND next.id = past.id AND next.seq > past.seq
+         ORDER BY next.seq
+         LIMIT 1) AS valid_to,
+        past.seq AS seq,
+        past.kind AS kind,
+        past.reason AS reason,
+        json_extract(past.after, '$.displayName') AS display_name,
+        CASE WHEN json_extract(past.after, '$.active') THEN 1 ELSE 0 END AS active,
+        past.changed AS changed,
+        past.after AS attributes
+    FROM (SELECT * FROM changes_base UNION ALL SELECT * FROM changes) AS past
+    WHERE past.resource = 'Group' AND past.proof IS NULL AND past.reason NOT IN ('gone', 'unlinked');
+
+CREATE VIEW memberships_history AS
+    -- Each time that somebody was in a group: from `valid_from` until just before `valid_to` (null: still), whatever became of
+    -- either. Who left and came back has a row for each time.
+    -- Complete from `feed.first_seq` on; of a membership that was trimmed, the newest time is left. Ask for one moment with
+    -- `valid_from <= T AND (valid_to IS NULL OR valid_to > T)`.
+    --
+    -- In the feed a membership is found by its id alone. Which there are, of a group or of a member, is found in `memberships`, by an
+    -- index each; of those that left with their instance, in the records that say so.
+    SELECT
+        it.instance AS instance, -- `instances.name`
+        it.group_id AS group_id, -- `groups.id`
+        it.member_id AS member_id, -- the member's id
+        json_extract(past.after, '$.member_type') AS member_type, -- what the member is
+        json_extract(past.after, '$.label') AS label, -- the member's name, as it was when this began
+        past.observed_at AS valid_from,
+        (SELECT next.observed_at
+         FROM changes AS next
+         WHERE next.instance = past.instance AND next.resource = past.resource AND next.id = past.id AND next.seq > past.seq
+         ORDER BY next.seq
+         LIMIT 1) AS valid_to,
+        past.seq AS seq, -- of the record that says it began
+        past.reason AS reason -- why it began
+    FROM (
+        SELECT instance, group_id, member_id FROM memberships
+        UNION ALL
+        SELECT
+            gone.instance,
+            replace(replace(substr(gone.id, 1, instr(gone.id, '/') - 1), '%2F', '/'), '%25', '%'),
+            replace(replace(substr(gone.id, instr(gone.id, '/') + 1), '%2F', '/'), '%25', '%')
+        FROM changes AS gone
+        WHERE gone.reason = 'unlinked' AND gone.resource = 'Membership' AND NOT EXISTS
+            (SELECT 1 FROM changes AS newer
+             WHERE newer.instance = gone.instance AND newer.resource = gone.resource AND newer.id = gone.id AND newer.seq > gone.seq)
+    ) AS it
+    CROSS JOIN changes AS past
+        ON past.instance = it.instance AND past.resource = 'Membership'
+        AND past.id = replace(replace(it.group_id, '%', '%25'), '/', '%2F') || '/' || replace(replace(it.member_id, '%', '%25'), '/', '%2F')
+    WHERE past.kind = 'create'
+    UNION ALL -- and what was trimmed
+    SELECT
+        it.instance,
+        it.group_id,
+        it.member_id,
+        json_extract(past.after, '$.member_type'),
+        json_extract(past.after, '$.label'),
+        past.observed_at,
+        (SELECT next.observed_at
+         FROM changes AS next
+         WHERE next.instance = past.instance AND next.resource = past.resource AND next.id = past.id
+         ORDER BY next.seq
+         LIMIT 1),
+        past.seq,
+        past.reason
+    FROM (
+        SELECT instance, group_id, member_id FROM memberships
+        UNION ALL
+        SELECT
+            gone.instance,
+            replace(replace(substr(gone.id, 1, instr(gone.id, '/') - 1), '%2F', '/'), '%25', '%'),
+            replace(replace(substr(gone.id, instr(gone.id, '/') + 1), '%2F', '/'), '%25', '%')
+        FROM changes AS gone
+        WHERE gone.reason = 'unlinked' AND gone.resource = 'Membership' AND NOT EXISTS
+            (SELECT 1 FROM changes AS newer
+             WHERE newer.instance = gone.instance AND newer.resource = gone.resource AND newer.id = gone.id AND newer.seq > gone.seq)
+    ) AS it
+    CROSS JOIN changes_base AS past
+        ON past.instance = it.instance AND past.resource = 'Membership'
+        AND past.id = replace(replace(it.group_id, '%', '%25'), '/', '%2F') || '/' || replace(replace(it.member_id, '%', '%25'), '/', '%2F')
+    WHERE past.kind = 'create';
