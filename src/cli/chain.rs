@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use super::exit::Exit;
 use super::output::Output;
 use super::reading::{self, Reading};
-use super::{user, words};
+use super::{card, user, words};
 use crate::mirror::read::{Chain, ChainRow};
 use crate::model::Foreign;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let rows = reader.users(&args.instance, &args.key)?;
     let mut out = Output::stdout();
     for (place, row) in rows.iter().enumerate() {
-        let id = user::text(row, "id").unwrap_or_default();
+        let id = card::text(row, "id").unwrap_or_default();
         let chain = reader.chain(&args.instance, id, args.levels)?;
         if args.reading.json {
             out.json(&chain)?;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
         if place > 0 {
             out.text("\n")?;
         }
-        out.text(&headline(user::name(row), id))?;
+        out.text(&headline(card::name(row), id))?;
         out.text(&table(&chain))?;
         out.text(&approver(&chain))?;
     }
@@ -69,7 +69,8 @@ const MAX_HEADLINE_CHARS: usize = 46;
 /// The longest name of an approver that is shown in full, beside such an id and a level of five digits.
 const MAX_APPROVER_CHARS: usize = 23;
 
-fn headline(name: &str, id: &str) -> String {
+/// Whose what follows is.
+pub(super) fn headline(name: &str, id: &str) -> String {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let name = words::clip(&Foreign(name).to_string(), MAX_HEADLINE_CHARS);
     format!("{bold}{name}{bold:#}  {dim}{}{dim:#}\n", Foreign(id))

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod backup;
+mod card;
 mod chain;
 mod changes;
 mod check;
@@ -10,6 +11,8 @@ mod demo;
 pub mod exit;
 mod feed;
 mod following;
+mod group;
+mod groups;
 mod handover;
 mod holds;
 mod instance_files;
@@ -107,6 +110,8 @@ enum Command {
     Changes(changes::Args),
     User(user::Args),
     Chain(chain::Args),
+    Group(group::Args),
+    Groups(groups::Args),
     Holds(holds::Args),
     Wait(wait::Args),
     Verify(verify::Args),
@@ -139,6 +144,8 @@ impl Command {
             Self::Changes(args) => interruptible(changes::run(args, config)).await,
             Self::User(args) => interruptible(async move { user::run(&args, &config) }).await,
             Self::Chain(args) => interruptible(async move { chain::run(&args, &config) }).await,
+            Self::Group(args) => interruptible(async move { group::run(&args, &config) }).await,
+            Self::Groups(args) => interruptible(async move { groups::run(&args, &config) }).await,
             Self::Holds(args) => holds::run(args, config).await,
             Self::Wait(args) => interruptible(wait::run(args, config)).await,
             Self::Verify(args) => interruptible(async move { verify::run(&args, &config) }).await,

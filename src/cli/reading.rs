@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::exit::Failure;
-use super::outside;
+use super::exit::{self, Exit, Failure};
+use super::{outside, words};
 use crate::config::{self, Secrets};
 use crate::mirror::Reader;
 use crate::model::Foreign;
@@ -61,4 +61,28 @@ pub(crate) fn check_instance(reader: &Reader, instance: &str) -> anyhow::Result<
     };
     let message = format!("the mirror knows no instance `{}`", Foreign(instance));
     Err(Failure::new(message).hint(hint).into())
+}
+
+/// How a command ends that was asked for one of what is called `noun`, by one of its `keys`, and found so many.
+pub(crate) fn ending(
+    n_found: usize,
+    noun: &str,
+    keys: &str,
+    instance: &str,
+    key: &str,
+) -> anyhow::Result<Exit> {
+    let key = Foreign(key);
+    match n_found {
+        0 => Err(Failure::new(format!(
+            "no {noun} of `{}` has the {keys} `{key}`",
+            Foreign(instance)
+        ))
+        .into()),
+        1 => Ok(Exit::Done),
+        n => {
+            let n_found = words::count(n as i128, noun);
+            exit::note(&format!("{n_found} match `{key}`"));
+            Ok(Exit::Attention)
+        }
+    }
 }

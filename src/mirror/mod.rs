@@ -39,6 +39,7 @@ pub mod chains;
 pub mod covered;
 pub mod feed;
 mod folded;
+pub mod groups;
 pub mod health;
 pub mod holds;
 pub mod instances;

@@ -1,4 +1,4 @@
-//! The past of one user, as the feed has it.
+//! The past of one user or group, as the feed has it.
 
 use jiff::Timestamp;
 use rusqlite::types::Value;
@@ -13,14 +13,15 @@ use super::users::UserRow;
 use crate::model::time::our_text;
 use crate::model::{Kind, ResourceType};
 use crate::reconcile::fold::{FoldInput, Folded, fold};
-use crate::reconcile::mapping::user_columns;
+use crate::reconcile::mapping;
 
-/// What the feed says of a user at a moment.
+/// What the feed says of a user or a group at a moment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AsOf {
-    /// The row of `users` as it was.
+    /// The row of `users` or `groups` as it was. Of a group nothing says then whether all members were known, and where records
+    /// were trimmed since, not how many.
     Known(UserRow),
-    /// The mirror had no such user: not yet, or not any more (`unlink --drop`).
+    /// The mirror had none of this id: not yet, or not any more (`unlink --drop`).
     Nobody,
     /// The feed does not reach back to that moment.
     Trimmed {
@@ -75,18 +76,23 @@ impl Reader {
         Ok(states.collect::<Result<_, _>>()?)
     }
 
-    /// All change records of one user, oldest first. Of those that were trimmed the newest is left, which says what the
-    /// user was when the rest begins.
+    /// All change records of one user or group, oldest first. Of those that were trimmed the newest is left, which says what
+    /// the user was when the rest begins.
     ///
     /// # Errors
     /// Of the database.
-    pub fn history(&self, instance: &str, id: &str) -> Result<Vec<ChangeRow>, Error> {
+    pub fn history(
+        &self,
+        resource: ResourceType,
+        instance: &str,
+        id: &str,
+    ) -> Result<Vec<ChangeRow>, Error> {
         let of = "WHERE instance = ?1 AND resource = ?2 AND id = ?3";
         self.rows(
             &format!(
                 "SELECT {COLUMNS} FROM changes_base {of} UNION ALL SELECT {COLUMNS} FROM changes {of} ORDER BY seq"
             ),
-            params![instance, ResourceType::User.as_str(), id],
+            params![instance, resource.as_str(), id],
         )
     }
 
@@ -96,12 +102,40 @@ impl Reader {
     /// # Errors
     /// Of the database; where a record cannot follow those before it.
     pub fn user_as_of(&self, instance: &str, id: &str, moment: Timestamp) -> Result<AsOf, Error> {
+        self.as_of(ResourceType::User, instance, id, moment)
+    }
+
+    /// The same of a group. Its row has as many members as `memberships_history` has for that moment.
+    ///
+    /// # Errors
+    /// Of the database; where a record cannot follow those before it.
+    pub fn group_as_of(&self, instance: &str, id: &str, moment: Timestamp) -> Result<AsOf, Error> {
+        self.as_of(ResourceType::Group, instance, id, moment)
+    }
+
+    fn as_of(
+        &self,
+        resource: ResourceType,
+        instance: &str,
+        id: &str,
+        moment: Timestamp,
+    ) -> Result<AsOf, Error> {
         // Trimming between two of the questions would take a record for one that begins the past.
-        let snapshot = self.conn.unchecked_transaction()?;
+        let snapshot = self.conn.is_autocommit().then(|| self.snapshot());
+        let snapshot = snapshot.transpose()?;
         let first_seq = self.feed()?.first_seq;
-        let records = self.history(instance, id)?;
+        let records = self.history(resource, instance, id)?;
         let begins_at = self.begins_at(first_seq)?;
-        let now = self.select("instance = ?1 AND id = ?2", [instance, id])?;
+        let now = match resource {
+            ResourceType::Group => {
+                self.groups_where("instance = ?1 AND id = ?2", [instance, id])?
+            }
+            _ => self.select("instance = ?1 AND id = ?2", [instance, id])?,
+        };
+        let n_members = match resource {
+            ResourceType::Group => self.n_members(instance, id, moment)?,
+            _ => None,
+        };
         drop(snapshot);
 
         let moment = our_text(moment);
@@ -111,7 +145,13 @@ impl Reader {
                 .map_err(|error| damaged(instance, id, &error))?;
         }
         if let Some(state) = state {
-            return Ok(AsOf::Known(row(instance, id, state, now.first())?));
+            let columns = Columns {
+                resource,
+                state,
+                now: now.first(),
+                n_members,
+            };
+            return Ok(AsOf::Known(columns.row(instance, id)?));
         }
         let since = match records.first() {
             // What it changed is not there any more.
@@ -124,6 +164,30 @@ impl Reader {
             Some(since) if since > moment => AsOf::Trimmed { since },
             _ => AsOf::Nobody,
         })
+    }
+
+    /// Since when the feed is complete, where that is only after a moment.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn trimmed_before(&self, moment: Timestamp) -> Result<Option<String>, Error> {
+        let begins_at = self.begins_at(self.feed()?.first_seq)?;
+        Ok(begins_at.filter(|begins_at| *begins_at > our_text(moment)))
+    }
+
+    /// How many were in a group at a moment; `None` where the feed does not reach back to it.
+    fn n_members(&self, instance: &str, id: &str, moment: Timestamp) -> Result<Option<i64>, Error> {
+        if self.trimmed_before(moment)?.is_some() {
+            return Ok(None);
+        }
+        let n_members = self
+            .conn
+            .prepare_cached(
+                "SELECT count(*) FROM memberships_history
+                 WHERE instance = ?1 AND group_id = ?2 AND valid_from <= ?3 AND (valid_to IS NULL OR valid_to > ?3)",
+            )?
+            .query_row([instance, id, &our_text(moment)], |row| row.get(0))?;
+        Ok(Some(n_members))
     }
 
     /// When the oldest record was written that is still in the feed, where older ones were trimmed.
@@ -155,39 +219,62 @@ fn damaged(instance: &str, id: &str, why: &dyn std::fmt::Display) -> Error {
     Error::Damaged(format!("the feed of `{id:?}` of `{instance}`: {why}"))
 }
 
-/// The row that the state had. What no record says is as it is now: when the instance made the user, and when he was first seen if
-/// that was trimmed.
-fn row(instance: &str, id: &str, state: Folded, now: Option<&UserRow>) -> Result<UserRow, Error> {
-    let mapped = user_columns(&state.canonical).map_err(|error| damaged(instance, id, &error))?;
-    let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
-    let now = |column: &str| {
-        let columns = now.into_iter().flatten();
+/// What the columns of a row are made of.
+struct Columns<'a> {
+    resource: ResourceType,
+    state: Folded,
+    now: Option<&'a UserRow>,
+    n_members: Option<i64>,
+}
+
+impl Columns<'_> {
+    /// The row that the state had. What no record says is as it is now: when the instance made it, and when it was first
+    /// seen if that was trimmed.
+    fn row(&self, instance: &str, id: &str) -> Result<UserRow, Error> {
+        let state = &self.state;
+        let mapped = mapping::columns(self.resource, &state.canonical)
+            .map_err(|error| damaged(instance, id, &error))?;
+        let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
+        let names: &[&'static str] = match self.resource {
+            ResourceType::Group => &super::groups::COLUMNS,
+            _ => &super::users::COLUMNS,
+        };
+        let row = names.iter().map(|&column| {
+            let value = match column {
+                "instance" => Value::Text(instance.to_owned()),
+                "id" => Value::Text(id.to_owned()),
+                "active" => Value::Integer(i64::from(state.active)),
+                "created_at" => self.now(column),
+                "modified_at" => text(state.modified_at.clone()),
+                "attributes" => Value::Text(state.canonical.clone()),
+                "member_count" => self.n_members.map_or(Value::Null, Value::Integer),
+                // Makes no record.
+                "members_known" => Value::Null,
+                "first_seen_at" => state
+                    .first_seen_at
+                    .clone()
+                    .map_or_else(|| self.now(column), Value::Text),
+                "changed_at" => Value::Text(state.changed_at.clone()),
+                "changed_seq" => Value::Integer(state.changed_seq),
+                "gone_at" => text(state.gone_at.clone()),
+                column => text(mapped.get_of(self.resource, column).map(str::to_owned)),
+            };
+            (column, value)
+        });
+        Ok(row.collect())
+    }
+
+    fn now(&self, column: &str) -> Value {
+        let columns = self.now.into_iter().flatten();
         let mut values = columns.filter(|(name, _)| *name == column);
         values
             .next()
             .map_or(Value::Null, |(_, value)| value.clone())
-    };
-    let row = super::users::COLUMNS.map(|column| {
-        let value = match column {
-            "instance" => Value::Text(instance.to_owned()),
-            "id" => Value::Text(id.to_owned()),
-            "active" => Value::Integer(i64::from(state.active)),
-            "created_at" => now(column),
-            "modified_at" => text(state.modified_at.clone()),
-            "attributes" => Value::Text(state.canonical.clone()),
-            "first_seen_at" => state
-                .first_seen_at
-                .clone()
-                .map_or_else(|| now(column), Value::Text),
-            "changed_at" => Value::Text(state.changed_at.clone()),
-            "changed_seq" => Value::Integer(state.changed_seq),
-            "gone_at" => text(state.gone_at.clone()),
-            column => text(mapped.get(column).map(str::to_owned)),
-        };
-        (column, value)
-    });
-    Ok(row.into())
+    }
 }
+
+#[cfg(test)]
+mod histories;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use super::column::{json, time};
 use super::error::Error;
@@ -14,6 +14,7 @@ use crate::model::{Capabilities, InstanceName, ResourceType};
 pub use super::chains::{Chain, ChainRow};
 pub use super::covered::{Coverage, Covered};
 pub use super::feed::{ChangeQuery, ChangeRow, Feed};
+pub use super::groups::{GroupRow, MemberRow};
 pub use super::health::{FileSizes, GroupHealth, Health, HeldCount, wal_bytes};
 pub use super::holds::{HeldRow, HeldUsers, HoldRow, InTheWay, SourceChange};
 pub use super::instances::Pin;
@@ -28,6 +29,12 @@ pub struct Reader {
     pub(super) conn: Connection,
     /// What `conn` reads, to open it once more; `None` where the path got another file meanwhile.
     pub(super) place: Option<Place>,
+}
+
+/// One state of the mirror: [`Reader::snapshot`].
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    _transaction: Transaction<'a>,
 }
 
 /// A row of `sources`.
@@ -77,6 +84,17 @@ impl Reader {
         Ok(Self {
             place: Place::of(path),
             conn: connect::reader(path)?,
+        })
+    }
+
+    /// While it is there, all that is asked of this reader is answered as of one state of the mirror. Drop it before a person or a pipe
+    /// is waited for: the write-ahead log grows meanwhile.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn snapshot(&self) -> Result<Snapshot<'_>, Error> {
+        Ok(Snapshot {
+            _transaction: self.conn.unchecked_transaction()?,
         })
     }
 

@@ -113,7 +113,7 @@ impl Writer<'_> {
 mod tests {
     use jiff::SignedDuration;
 
-    use super::super::testing::{FULL, World, sync_row, titled, user};
+    use super::super::testing::{FULL, USER, World, sync_row, titled, user};
     use super::*;
     use crate::model::{Mode, Outcome};
 
@@ -159,7 +159,7 @@ mod tests {
         // However old, the newest record of all stays.
         assert!(!trim(&world, options(Some(minute(99)), 9)).await);
         assert_eq!(first(&world), 4);
-        assert_eq!(world.reader().history("acme", "a").unwrap().len(), 2);
+        assert_eq!(world.reader().history(USER, "acme", "a").unwrap().len(), 2);
         world.sync(&[titled("a", "4"), titled("b", "4")]).await;
         assert_eq!(world.difference(), None);
     }

@@ -11,7 +11,7 @@ use crate::filled::{Filled, person};
 use crate::harness::{BINARY, Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "run",
     "sync",
     "link",
@@ -21,6 +21,8 @@ const COMMANDS: [&str; 20] = [
     "changes",
     "user",
     "chain",
+    "group",
+    "groups",
     "holds",
     "wait",
     "verify",
