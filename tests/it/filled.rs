@@ -68,6 +68,18 @@ impl Filled {
         self.home.run(&[args, &mirror].concat())
     }
 
+    /// A full sync of groups that reads these.
+    pub(crate) fn apply_groups(&mut self, groups: &[Value]) {
+        let now = SystemClock.now();
+        let (mirror, runtime) = (&self.mirror, &self.runtime);
+        runtime
+            .block_on(async {
+                link_sources(mirror, vec![ResourceType::User, ResourceType::Group]).await?;
+                apply_of(mirror, ResourceType::Group, groups, Mode::Full, now, 10_000).await
+            })
+            .unwrap();
+    }
+
     /// A sync that reads these users and nobody else: a full one while there is no baseline, then
     /// incremental ones.
     pub(crate) fn apply(&mut self, users: &[Value]) {
@@ -82,13 +94,29 @@ impl Filled {
     }
 }
 
+/// A group as an instance shows it, with these users in it.
+pub(crate) fn group(id: &str, name: &str, members: &[&str]) -> Value {
+    let member =
+        |id: &&str| json!({ "value": id, "type": "User", "display": format!("Label of {id}") });
+    json!({
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"],
+        "id": id,
+        "displayName": name,
+        "members": members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
 /// Lets a mirror know the instance `acme`.
 pub(crate) async fn link(mirror: &Mirror) -> Result<(), mirror::Error> {
+    link_sources(mirror, vec![ResourceType::User]).await
+}
+
+async fn link_sources(mirror: &Mirror, resources: Vec<ResourceType>) -> Result<(), mirror::Error> {
     let pin = Pin {
         instance: acme(),
         url: "https://acme.service-now.com".to_owned(),
         scim_path: "/api/now/scim".to_owned(),
-        resources: vec![ResourceType::User],
+        resources,
     };
     mirror.write(move |writer| writer.link(&[pin])).await
 }
@@ -101,30 +129,41 @@ pub(crate) async fn apply(
     now: Timestamp,
     limit: usize,
 ) -> Result<(), mirror::Error> {
+    apply_of(mirror, ResourceType::User, users, mode, now, limit).await
+}
+
+async fn apply_of(
+    mirror: &Mirror,
+    resource: ResourceType,
+    shown: &[Value],
+    mode: Mode,
+    now: Timestamp,
+    limit: usize,
+) -> Result<(), mirror::Error> {
     let key = StageKey {
         instance: acme(),
-        resource: ResourceType::User,
+        resource,
         mode,
         fits: String::new(),
     };
     let reader = mirror.reader()?;
     let (mut stage, _) = Stage::open(None, &key, &reader, now, Duration::ZERO)?;
-    let arrived = users
+    let arrived = shown
         .iter()
-        .map(|user| {
+        .map(|one| {
             let row = Row {
-                id: ResourceId::new(user["id"].as_str().unwrap()),
+                id: ResourceId::new(one["id"].as_str().unwrap()),
                 modified_at: None,
-                raw: user.to_string().into(),
+                raw: one.to_string().into(),
             };
-            decode(ResourceType::User, &row).unwrap()
+            decode(resource, &row).unwrap()
         })
         .collect();
     stage.put(&reader, mirror.base(), arrived, Vec::new())?;
-    let source = reader.source(&acme(), ResourceType::User)?;
+    let source = reader.source(&acme(), resource)?;
     let watch = Watch {
         instance: acme(),
-        resource: ResourceType::User,
+        resource,
         baseline_at: source.baseline_at,
         limits: limits(),
         now,
@@ -139,7 +178,7 @@ pub(crate) async fn apply(
         limit,
         time: Duration::MAX,
     };
-    let mut finish = finish(batch.sync_id, mode, now, users.len() as u64);
+    let mut finish = finish(batch.sync_id, resource, mode, now, shown.len() as u64);
     let mut after: Option<ResourceId> = None;
     loop {
         let (now_batch, now_finish) = (batch.clone(), finish.clone());
@@ -183,12 +222,12 @@ fn limits() -> Limits {
     }
 }
 
-fn finish(id: i64, mode: Mode, now: Timestamp, seen: u64) -> Finish {
+fn finish(id: i64, resource: ResourceType, mode: Mode, now: Timestamp, seen: u64) -> Finish {
     Finish {
         sync: SyncRow {
             id,
             instance: acme(),
-            resource: ResourceType::User,
+            resource,
             mode,
             trigger: Trigger::Request,
             started_at: now,

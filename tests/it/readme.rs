@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::filled::{Filled, person};
+use crate::filled::{Filled, group, person};
 use crate::harness::Home;
 
 const README: &str = include_str!("../../README.md");
@@ -34,6 +34,10 @@ fn the_queries_answer() {
     let mut alan = person("u3", "alan.turing");
     alan[extension] = json!({ "manager": { "value": "u2", "displayName": "Grace Hopper" } });
     let mut filled = Filled::new(&[ada.clone(), person("u2", "grace.hopper"), alan.clone()]);
+    filled.apply_groups(&[
+        group("g1", "Service Desk", &["u1", "u3", "u9"]),
+        group("g2", "Change Approvers", &["u2", "u3"]),
+    ]);
     let moment: String = filled.home().one("SELECT max(observed_at) FROM changes");
     ada[extension]["manager"] = json!({ "value": "u2", "displayName": "Grace Hopper" });
     alan["active"] = json!(false);
@@ -44,9 +48,10 @@ fn the_queries_answer() {
     let answers: Vec<Vec<String>> = queries
         .iter()
         .map(|(_, sql)| {
-            let sql = sql.replace("EPOCH", &epoch).replace("1042", "4");
+            let sql = sql.replace("EPOCH", &epoch).replace("1042", "11");
             let sql = sql
                 .replace("'ID'", "'u1'")
+                .replace("'GROUP'", "'g2'")
                 .replace("2026-03-01T12:00:00.000Z", &moment);
             let mut rows = filled.home().rows(&sql);
             rows.iter_mut()
@@ -65,6 +70,11 @@ fn the_queries_answer() {
         **Living users, for `assigned_to` and `caller_id`: `id` is the `sys_id`**
         {"display_name": Text("Name of ada.lovelace"), "email": Null, "id": Text("u1"), "user_name": Text("ada.lovelace")}
         {"display_name": Text("Name of grace.hopper"), "email": Null, "id": Text("u2"), "user_name": Text("grace.hopper")}
+        **Active members of an assignment group, for routing a ticket**
+        {"display_name": Text("Name of ada.lovelace"), "email": Null, "id": Text("u1"), "user_name": Text("ada.lovelace")}
+        **Leavers who still are in privileged groups**
+        {"display_name": Text("Name of alan.turing"), "gone_at": Null, "id": Text("u3"), "privileged": Text("Change Approvers")}
+        {"display_name": Text("Name of alan.turing"), "gone_at": Null, "id": Text("u3"), "privileged": Text("Service Desk")}
         **Leavers of the last seven days**
         {"id": Text("u3"), "instance": Text("acme"), "name": Text("Name of alan.turing"), "reason": Text("inactive")}
         **Users by department**
@@ -78,8 +88,11 @@ fn the_queries_answer() {
         {"depth": Integer(1), "display_name": Text("Name of grace.hopper"), "email": Null, "id": Text("u2")}
         **Who could approve for a user at a moment (audit)**
         {"depth": Integer(1), "id": Text("u3"), "name": Text("Name of alan.turing")}
+        **Who was in a group at a moment, and active then (audit)**
+        {"id": Text("u2"), "name": Text("Name of grace.hopper")}
+        {"id": Text("u3"), "name": Text("Name of alan.turing")}
         **What changed since the place (`epoch`, `seq`) that a reader has kept**
-        {"can_go_on": Integer(1), "changed": Text("{\"active\":{\"from\":true,\"to\":false}}"), "id": Text("u3"), "instance": Text("acme"), "kind": Text("deactivate"), "reason": Text("inactive"), "seq": Integer(5)}
+        {"can_go_on": Integer(1), "changed": Text("{\"active\":{\"from\":true,\"to\":false}}"), "id": Text("u3"), "instance": Text("acme"), "kind": Text("deactivate"), "reason": Text("inactive"), "resource": Text("User"), "seq": Integer(12)}
         "#
     );
 }
