@@ -80,8 +80,10 @@ fn the_defaults_are_those_of_the_contract() {
     timezone = "UTC"  # from default
     incremental = "0 * * * * *"  # from default
     full = "0 30 2 * * *"  # from default
+    groups = "0 0 * * * *"  # from default
     splay.incremental = "30s"  # from default
     splay.full = "60m"  # from default
+    splay.groups = "30m"  # from default
 
     [instances.acme.rate]
     per_second = 4  # from default
@@ -100,6 +102,14 @@ fn the_defaults_are_those_of_the_contract() {
     blanking.count = 200  # from default
     blanking.percent = 5  # from default
     blanking.window = "24h"  # from default
+    memberships.at_least = 50  # from default
+    memberships.count = 2000  # from default
+    memberships.percent = 5  # from default
+    memberships.window = "24h"  # from default
+    group_memberships.at_least = 10  # from default
+    group_memberships.count = 500  # from default
+    group_memberships.percent = 50  # from default
+    group_memberships.window = "24h"  # from default
     source_changed.at_least = 20  # from default
     source_changed.percent = 20  # from default
     "#);
@@ -174,7 +184,7 @@ fn all_mistakes_are_told_at_once_each_with_file_key_and_what_to_do() {
             [instances.acme]
             url = "http://acme.service-now.com"
             scim_path = "api/now/scim"
-            resources = ["users", "groups"]
+            resources = ["users", "teams"]
             concurrency = 5
             timeout = "a minute"
             timeot = "60s"
@@ -223,7 +233,7 @@ fn all_mistakes_are_told_at_once_each_with_file_key_and_what_to_do() {
     [ETC]/musterd.toml: `instances.Emea`: cannot name an instance (got `Emea`), expected lower-case letters and digits, in words joined by single underscores, at most 40 characters
     [ETC]/musterd.toml: `instances.acme.url`: is not encrypted (got `http://acme.service-now.com`), expected scheme and host with nothing after them, such as "https://acme.service-now.com"; `http://` is accepted for loopback addresses only; write `https://`
     [ETC]/musterd.toml: `instances.acme.scim_path`: does not begin with `/` (got `api/now/scim`), expected a path such as "/api/now/scim"
-    [ETC]/musterd.toml: `instances.acme.resources`: has a part that is not known (got `groups`), expected a list of one or more of "users"
+    [ETC]/musterd.toml: `instances.acme.resources`: has a part that is not known (got `teams`), expected a list of one or more of "users", "groups"
     [ETC]/musterd.toml: `instances.acme.concurrency`: is too large (got `5`), expected a whole number from 1 to 4
     [ETC]/musterd.toml: `instances.acme.timeout`: is not a duration (got `a minute`), expected a duration from "1s" to "1h"; write a number with a unit, such as "30s", "5m", "24h" or "400d"
     [ETC]/musterd.toml: `instances.acme.auth.type`: is not known (got `oauth`), expected one of "client_credentials", "password", "refresh_token", "basic", "bearer"
