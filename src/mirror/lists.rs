@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::gate::{Gate, Kept, Treatment};
+use super::gate::{Gate, Kept, Treatment, Watch};
+use super::holds::OpenHolds;
 use super::read::Reader;
 use super::stage::{Stage, Staged};
 use super::staged::{StagedRow, Which};
@@ -76,6 +77,12 @@ impl Change {
     /// Whether anybody came or is missing.
     pub(super) fn is_any(&self) -> bool {
         !self.came.is_empty() || !self.missing.is_empty()
+    }
+
+    /// Whether anybody is missing who is not held.
+    fn any_missing_but(&self, held: &BTreeMap<ResourceId, i64>, group: &ResourceId) -> bool {
+        let id = |one: &Living| membership::id(group.as_str(), &one.member.id);
+        held.is_empty() || self.missing.iter().any(|one| !held.contains_key(&id(one)))
     }
 
     /// Whether who is missing may end by it, or be held.
@@ -211,7 +218,7 @@ impl Applying<'_> {
         let open = gate.open_of_group(group)?;
         let mut decided = Decided {
             is_settled: true,
-            known: Some(self.known(&change)),
+            known: Self::known(&change),
             ..Decided::default()
         };
         let may_end = change.may_end();
@@ -274,15 +281,15 @@ impl Applying<'_> {
         Ok(decided)
     }
 
-    fn known(&self, change: &Change) -> MembersKnown {
+    fn known(change: &Change) -> Option<MembersKnown> {
         match change.state {
-            _ if change.is_gone => MembersKnown::All,
-            ListState::Cut => MembersKnown::Cut,
-            ListState::Unknown => MembersKnown::Unknown,
-            _ if change.list.unreadable.is_some() => MembersKnown::Unknown,
-            // Who is missing may have left since it was read, or is held.
-            ListState::Read if !change.missing.is_empty() => MembersKnown::Unknown,
-            ListState::Read | ListState::Confirmed | ListState::Unasked => MembersKnown::All,
+            _ if change.is_gone => Some(MembersKnown::All),
+            ListState::Cut => Some(MembersKnown::Cut),
+            ListState::Unknown => Some(MembersKnown::Unknown),
+            _ if change.list.unreadable.is_some() => Some(MembersKnown::Unknown),
+            // Who is missing is held, or was not missing when it was read.
+            ListState::Read if !change.missing.is_empty() => None,
+            ListState::Read | ListState::Confirmed | ListState::Unasked => Some(MembersKnown::All),
         }
     }
 
@@ -376,17 +383,20 @@ pub struct Lost {
 }
 
 impl Stage {
-    /// The groups whose list as it was read has less members than the mirror, in the order of ids.
+    /// The groups whose list as it was read has less members than the mirror, in the order of ids. Who is in an open hold for
+    /// that already asks for nothing.
     ///
     /// # Errors
     /// Of the databases.
-    pub fn lists_that_lost(&self, reader: &Reader) -> Result<Vec<Lost>, Error> {
+    pub fn lists_that_lost(&self, reader: &Reader, watch: &Watch) -> Result<Vec<Lost>, Error> {
+        let holds = OpenHolds::of(&reader.conn, watch)?;
         let mut lost = Vec::new();
         self.each_staged(Which::After(None), &mut |staged| {
             if let Some(change) = change(&reader.conn, &self.key.instance, &staged)?
                 && !change.missing.is_empty()
                 && change.list.unreadable.is_none()
                 && change.state == ListState::Read
+                && change.any_missing_but(&holds.of_group(&staged.id)?, &staged.id)
             {
                 lost.push(Lost {
                     shown: change.list.members.len(),

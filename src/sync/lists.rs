@@ -33,8 +33,9 @@ pub(super) async fn settle(
     if reading.source.resource != ResourceType::Group {
         return Ok((stage, reader));
     }
+    let watch = reading.watch();
     let (stage, reader, lost) = blocking(move || {
-        let lost = stage.lists_that_lost(&reader)?;
+        let lost = stage.lists_that_lost(&reader, &watch)?;
         Ok((stage, reader, lost))
     })
     .await?;
