@@ -139,6 +139,7 @@ fn diff_of_a_title(bencher: Bencher<'_, '_>) {
 fn fold_two_records(bencher: Bencher<'_, '_>) {
     let (first, second) = (state("Analyst").canonical, state("Chief Analyst").canonical);
     let record = |seq, kind, reason, after| FoldInput {
+        resource: "User",
         seq,
         is_base: false,
         kind,

@@ -14,7 +14,7 @@ use super::holding::Left;
 use super::lists;
 use super::record::{IN_PART, Pen};
 use super::seal::Touched;
-use super::stage::Stage;
+use super::stage::{InHand, Stage};
 use super::staged::{StagedRow, Which};
 use crate::model::{Base, InstanceName, Kind, MembersKnown, Mode, ResourceId, ResourceType};
 use crate::reconcile::mapping::MappingError;
@@ -140,7 +140,7 @@ impl<'a> Writer<'a> {
         stage: &Stage,
         batch: &Batch,
         after: Option<&ResourceId>,
-    ) -> Result<(Applied, Unmappable, Option<(ResourceId, Base)>), Error> {
+    ) -> Result<(Applied, Unmappable, Option<InHand>), Error> {
         let mut work = Work {
             writer: self,
             stage,
@@ -224,7 +224,7 @@ struct Work<'a> {
     /// The holds that somebody left.
     left: BTreeSet<i64>,
     /// The group whose list was written in part, and where the mirror stood behind that.
-    in_hand: Option<(ResourceId, Base)>,
+    in_hand: Option<InHand>,
 }
 
 impl Work<'_> {

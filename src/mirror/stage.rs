@@ -67,6 +67,9 @@ pub struct Candidate {
     pub group: String,
 }
 
+/// A group whose members a transaction has written in part, and where the mirror stood behind that.
+pub(super) type InHand = (ResourceId, Base);
+
 /// The staging database of one sync.
 pub struct Stage {
     pub(super) conn: Connection,
@@ -86,7 +89,7 @@ pub struct Stage {
     /// The number of this sync's newest transaction.
     pub(super) own_tx: i64,
     /// The group whose members the newest transaction has written in part, and where the mirror stood behind that.
-    pub(super) in_hand: Option<(ResourceId, Base)>,
+    pub(super) in_hand: Option<InHand>,
     /// Whether what was read is another directory's: then stamps that went back are no reason to doubt it.
     pub(super) takes_over: bool,
     files: Files,

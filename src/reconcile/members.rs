@@ -90,11 +90,11 @@ pub fn groups_of_user(raw: &[u8]) -> Option<Vec<String>> {
 }
 
 /// Who came and who is missing, beside who is known: both in the order of ids, each once.
-pub fn compare<'l, K>(
+pub fn compare<K>(
     known: impl IntoIterator<Item = K>,
     id: impl Fn(&K) -> &str,
-    list: &'l MemberList,
-) -> (Vec<&'l Member>, Vec<K>) {
+    list: &MemberList,
+) -> (Vec<&Member>, Vec<K>) {
     let (mut came, mut missing) = (Vec::new(), Vec::new());
     let mut shown = list.members.iter().peekable();
     for one in known {
