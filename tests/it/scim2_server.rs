@@ -15,6 +15,7 @@
 //! - A deleted user is a 404 as SCIM error.
 
 pub(crate) mod expected;
+mod groups;
 mod people;
 mod server;
 

@@ -77,17 +77,26 @@ impl<'a> Scim2Server<'a> {
     /// Everybody the server knows, in its own words: read in one page, by another HTTP client than
     /// the program's.
     pub(crate) fn users(&self) -> Vec<Value> {
-        let url = format!("{}/v2/Users?count=1000", self.origin());
+        self.all("Users")
+    }
+
+    /// The same of groups.
+    pub(crate) fn groups(&self) -> Vec<Value> {
+        self.all("Groups")
+    }
+
+    fn all(&self, endpoint: &str) -> Vec<Value> {
+        let url = format!("{}/v2/{endpoint}?count=1000", self.origin());
         let (status, body) = http::get(&url.parse().expect("a URL"), TOKEN);
         assert_eq!(status, 200);
         let list: Value = serde_json::from_slice(&body).expect("JSON");
-        let users = list["Resources"].as_array().expect("resources").clone();
-        assert_eq!(list["totalResults"].as_u64(), Some(users.len() as u64));
-        users
+        let all = list["Resources"].as_array().expect("resources").clone();
+        assert_eq!(list["totalResults"].as_u64(), Some(all.len() as u64));
+        all
     }
 
     /// Ids by user name.
-    fn ids(&self) -> BTreeMap<String, String> {
+    pub(crate) fn ids(&self) -> BTreeMap<String, String> {
         let of = |user: &Value, name: &str| string(&user[name]).expect("a name and an id");
         self.users()
             .iter()
@@ -118,7 +127,7 @@ impl<'a> Scim2Server<'a> {
         }));
     }
 
-    fn bulk(&self, operations: impl Iterator<Item = Value>) {
+    pub(crate) fn bulk(&self, operations: impl Iterator<Item = Value>) {
         let operations: Vec<Value> = operations.collect();
         let n = operations.len();
         let answer = self.scim(
@@ -213,7 +222,7 @@ impl<'a> Scim2Server<'a> {
     }
 
     /// One command of the other client, `input` on its standard input.
-    fn scim(&self, args: &[&str], input: &Value) -> String {
+    pub(crate) fn scim(&self, args: &[&str], input: &Value) -> String {
         let mut child = Command::new(self.tools.join("scim"))
             .args(["--url", &format!("{}/v2", self.origin())])
             .args(args)
