@@ -37,21 +37,27 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let reader = args.reading.open(config)?;
     reading::check_instance(&reader, &args.instance)?;
+    // Between two looks somebody could be removed, and would be shown as one without a manager.
+    let snapshot = reader.snapshot()?;
     let rows = reader.users(&args.instance, &args.key)?;
-    let mut out = Output::stdout();
-    for (place, row) in rows.iter().enumerate() {
+    let mut chains = Vec::new();
+    for row in &rows {
         let id = card::text(row, "id").unwrap_or_default();
-        let chain = reader.chain(&args.instance, id, args.levels)?;
+        chains.push((id, reader.chain(&args.instance, id, args.levels)?));
+    }
+    drop(snapshot);
+    let mut out = Output::stdout();
+    for (place, (row, (id, chain))) in rows.iter().zip(&chains).enumerate() {
         if args.reading.json {
-            out.json(&chain)?;
+            out.json(chain)?;
             continue;
         }
         if place > 0 {
             out.text("\n")?;
         }
         out.text(&headline(card::name(row), id))?;
-        out.text(&table(&chain))?;
-        out.text(&approver(&chain))?;
+        out.text(&table(chain))?;
+        out.text(&approver(chain))?;
     }
     out.flush()?;
     user::ending(rows.len(), &args.instance, &args.key)
