@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::model::Mode;
+use crate::model::{Mode, Profile};
 use crate::sync::Progress;
 
 /// What a client asks for.
@@ -57,6 +57,38 @@ pub enum Request {
     Drop {
         /// The instance.
         instance: String,
+    },
+    /// Import a piece of a list of own profiles: see [`crate::mirror::profiles::Piece`].
+    Import {
+        /// The instance.
+        instance: String,
+        /// The range begins behind this profile.
+        #[serde(default)]
+        after: Option<String>,
+        /// All profiles of the range.
+        profiles: Vec<Profile>,
+        /// Whether the range goes on to the last profile there is.
+        last: bool,
+        /// How many profiles the whole list would remove, or what is left of that.
+        removals: u64,
+        /// Whether that is meant, also above the guard.
+        yes: bool,
+    },
+    /// Link a profile to a user, whatever its keys say.
+    Pin {
+        /// The instance.
+        instance: String,
+        /// The profile.
+        profile: String,
+        /// The user.
+        user_id: String,
+    },
+    /// Take a pin away.
+    Unpin {
+        /// The instance.
+        instance: String,
+        /// The profile.
+        profile: String,
     },
     /// Put the configuration in force as it is now.
     Reload,
@@ -131,8 +163,8 @@ pub trait Execute: Send + Sync + 'static {
     ) -> impl Future<Output = Ended> + Send;
 }
 
-/// The longest request.
-const MAX_REQUEST_BYTES: u64 = 64 * 1024;
+/// The longest request: a piece of a list of profiles.
+const MAX_REQUEST_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How long a client may take to say what it wants.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
 use crate::daemon::execute::{self, Executor};
 use crate::daemon::fleet::Fleet;
 use crate::daemon::requests::{self, Keep};
-use crate::daemon::{link, removal};
+use crate::daemon::{link, map, removal};
 use crate::mirror::lock::Lock;
 use crate::mirror::{self, Mirror, Reader};
 use crate::model::InstanceName;
@@ -130,7 +130,11 @@ async fn work(
     let secrets = match request {
         // What cannot be had is part of what a check finds.
         Request::Check { .. } => Secrets::AllButCredentials,
-        Request::Relink { .. } | Request::Drop { .. } => Secrets::None,
+        Request::Relink { .. }
+        | Request::Drop { .. }
+        | Request::Import { .. }
+        | Request::Pin { .. }
+        | Request::Unpin { .. } => Secrets::None,
         // Before anything is written: a sync without them would only fail.
         _ => Secrets::All,
     };
@@ -138,11 +142,13 @@ async fn work(
     if let Some(why) = not_as_root(&settings.mirror.path)? {
         return Ok(Ended::Failed(why));
     }
-    if !log_aside() {
+    // The first piece of a list has done so.
+    let goes_on = matches!(request, Request::Import { after: Some(_), .. });
+    if !goes_on && !log_aside() {
         outside::log(&settings.log)?;
     }
     // `check` tells of them itself.
-    let is_told = matches!(request, Request::Check { .. });
+    let is_told = goes_on || matches!(request, Request::Check { .. });
     for warning in settings.warnings.iter().filter(|_| !is_told) {
         super::exit::note(warning);
     }
@@ -247,6 +253,25 @@ async fn in_mirror(
         // As at a start: whoever is not configured is unlinked.
         mirror.write(move |writer| writer.link(&pins)).await?;
         return removal::remove(&mirror, &surroundings.clock, &name, &lines, &stop).await;
+    }
+    if let Some(instance) = map::instance_of(&request) {
+        let (name, configured) = settings
+            .instances
+            .iter()
+            .find(|(name, _settings)| name.as_str() == instance)
+            .with_context(|| format!("no instance `{instance}` in the configuration"))?;
+        let pins = link::pins(settings);
+        // As at a start: the mirror may not know it yet.
+        mirror.write(move |writer| writer.link(&pins)).await?;
+        let of = map::Of {
+            mirror: &mirror,
+            clock: &surroundings.clock,
+            instance: name,
+            settings: &configured.identity,
+        };
+        if let Some(ended) = map::carry_out(of, request.clone(), &lines, &stop).await {
+            return Ok(ended.unwrap_or_else(|error| execute::failed(&error)));
+        }
     }
     let fleet = Fleet::assemble(settings, mirror, &surroundings).await?;
     let fleet = Arc::new(fleet);

@@ -20,6 +20,7 @@ mod json;
 mod link;
 mod live;
 mod man;
+mod map;
 mod output;
 mod outside;
 mod progress;
@@ -113,6 +114,7 @@ enum Command {
     Group(group::Args),
     Groups(groups::Args),
     Holds(holds::Args),
+    Map(map::Args),
     Wait(wait::Args),
     Verify(verify::Args),
     Backup(backup::Backup),
@@ -147,6 +149,7 @@ impl Command {
             Self::Group(args) => interruptible(async move { group::run(&args, &config) }).await,
             Self::Groups(args) => interruptible(async move { groups::run(&args, &config) }).await,
             Self::Holds(args) => holds::run(args, config).await,
+            Self::Map(args) => map::run(args, config).await,
             Self::Wait(args) => interruptible(wait::run(args, config)).await,
             Self::Verify(args) => interruptible(async move { verify::run(&args, &config) }).await,
             Self::Backup(args) => {

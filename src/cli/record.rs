@@ -9,7 +9,7 @@ use super::words;
 use crate::mirror::read::ChangeRow;
 use crate::model::user::{TEXT_COLUMNS, TextColumns};
 use crate::model::{Foreign, MemberKind, ResourceType, UserColumns};
-use crate::reconcile::{mapping, members};
+use crate::reconcile::{identity, mapping, members};
 
 /// The longest value that is shown in full; `--json` has them all.
 const MAX_VALUE_CHARS: usize = 60;
@@ -30,9 +30,14 @@ pub(crate) fn line(row: &ChangeRow) -> String {
         false,
         kind_style(row),
     );
-    let _ = write!(line, "  {}", who(row, &columns));
+    let is_profile = row.resource == identity::RESOURCE;
+    let _ = match is_profile {
+        true => write!(line, "  profile {}", who(row, &columns)),
+        false => write!(line, "  {}", who(row, &columns)),
+    };
     let details = match &row.changed {
         _ if is_membership(row) => Vec::new(),
+        None if is_profile => standing(row),
         None => portrait(&columns),
         Some(changed) => differences(changed.get()),
     };
@@ -148,6 +153,17 @@ fn portrait(columns: &UserColumns) -> Vec<String> {
     details
 }
 
+/// Of a new profile: how it stands, and who it is.
+fn standing(row: &ChangeRow) -> Vec<String> {
+    let after = row.after.as_ref().map(|after| after.get());
+    let after: Value = serde_json::from_str(after.unwrap_or_default()).unwrap_or_default();
+    let members = ["state", "user_id"].iter();
+    members
+        .filter_map(|name| after[name].as_str())
+        .map(shown)
+        .collect()
+}
+
 /// Every changed field as `path: from → to`, in the order of the paths.
 fn differences(changed: &str) -> Vec<String> {
     let Ok(paths) = serde_json::from_str::<Map<String, Value>>(changed) else {
@@ -260,6 +276,25 @@ mod tests {
         1042  2026-03-01 12:00:03  acme  create/new           Ada Lovelace (ada.lovelace)  Engineer; Platform; manager Grace Hopper
         1042  2026-03-01 12:00:03  acme  update/changed       Ada Lovelace (ada.lovelace)  manager: Grace Hopper → Alan Turing; name.middleName: (none) → King; title: Engineer → Lead
         1042  2026-03-01 12:00:03  acme  deactivate/inactive  ada.lovelace  active: true → false
+        ");
+    }
+
+    #[test]
+    fn a_profile_is_told_from_a_user() {
+        let mut new = row(
+            "create",
+            "new",
+            None,
+            json!({"profile": "p1", "state": "matched", "user_id": "u1"}),
+        );
+        let state = json!({"state": {"from": "matched", "to": "ambiguous"}});
+        let mut other = row("update", "changed", Some(state), json!({}));
+        for row in [&mut new, &mut other] {
+            (row.resource, row.id) = ("Identity".to_owned(), "p1".to_owned());
+        }
+        insta::assert_snapshot!(plain(&new) + &plain(&other), @"
+        1042  2026-03-01 12:00:03  acme  create/new           profile p1  matched; u1
+        1042  2026-03-01 12:00:03  acme  update/changed       profile p1  state: matched → ambiguous
         ");
     }
 

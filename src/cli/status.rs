@@ -219,6 +219,18 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
             format!("{rejects} could not be understood: see the table `rejects`"),
         );
     }
+    if row.ambiguous_profiles > 0 {
+        let profiles = words::count(row.ambiguous_profiles, "profile");
+        let verb = if row.ambiguous_profiles == 1 {
+            "is"
+        } else {
+            "are"
+        };
+        say(
+            false,
+            format!("{profiles} {verb} ambiguous: see `musterd map list --state ambiguous`"),
+        );
+    }
     if row.last_success_at.is_some() && row.baseline_at.is_none() {
         say(
             false,
@@ -484,6 +496,7 @@ mod tests {
             open_holds: 0,
             approved_hold_id: None,
             rejects: 0,
+            ambiguous_profiles: 0,
             baseline_at: Some("2026-02-01T00:00:00.000Z".to_owned()),
             last_full_success_at: Some("2026-03-01T02:30:00.000Z".to_owned()),
             watermark: Some("2026-03-01T11:59:00Z".to_owned()),
@@ -504,6 +517,7 @@ mod tests {
             active: 1_800_000,
             open_holds: 1,
             rejects: 2,
+            ambiguous_profiles: 0,
             ..healthy(instance)
         }
     }
@@ -638,6 +652,7 @@ mod tests {
         };
         let rejected = Health {
             rejects: 7,
+            ambiguous_profiles: 0,
             ..healthy("a")
         };
         let unlinked = Health {

@@ -13,9 +13,9 @@ use super::auth;
 
 use super::notes::Notes;
 use super::section::Section;
-use super::settings::{InstanceSettings, ScheduleSettings};
+use super::settings::{IdentitySettings, InstanceSettings, ScheduleSettings};
 use super::value::Wrong;
-use crate::model::{InstanceName, ResourceType};
+use crate::model::{InstanceName, ResourceType, Rule};
 use crate::reconcile::guard::{Limits, ShareLimit, WindowLimit};
 use crate::schedule::Schedule;
 use crate::scim::client;
@@ -86,6 +86,7 @@ pub(super) fn read(
     let rate = read_rate(section.section("rate"), notes);
     let retry = read_retry(section.section("retry"));
     let guard = read_guard(section.section("guard"));
+    let identity = read_identity(section.section("identity"));
     section.close();
 
     let (name, auth) = (name?, auth?);
@@ -109,6 +110,7 @@ pub(super) fn read(
             overlap: overlap?,
             schedule: schedule?,
             guard: guard?,
+            identity: identity?,
         },
     })
 }
@@ -199,20 +201,36 @@ fn read_guard(mut section: Section<'_>) -> Option<Limits> {
     let blanking = read_window(section.section("blanking"));
     let memberships = read_window(section.section("memberships"));
     let group_memberships = read_window(section.section("group_memberships"));
-    let mut source_changed = section.section("source_changed");
-    let at_least = users(&mut source_changed, "at_least");
-    let percent = percent(&mut source_changed);
-    source_changed.close();
+    let source_changed = read_share(section.section("source_changed"));
     section.close();
     Some(Limits {
         deactivations: deactivations?,
         blanking: blanking?,
         memberships: memberships?,
         group_memberships: group_memberships?,
-        source_changed: ShareLimit {
-            at_least: at_least?,
-            percent: percent?,
-        },
+        source_changed: source_changed?,
+    })
+}
+
+fn read_identity(mut section: Section<'_>) -> Option<IdentitySettings> {
+    let rules = section
+        .key("match")
+        .and_then(|found| found.words(&Rule::ALL.map(|rule| (rule.as_str(), rule))));
+    let removals = read_share(section.section("removals"));
+    section.close();
+    Some(IdentitySettings {
+        rules: rules?,
+        removals: removals?,
+    })
+}
+
+fn read_share(mut section: Section<'_>) -> Option<ShareLimit> {
+    let at_least = users(&mut section, "at_least");
+    let percent = percent(&mut section);
+    section.close();
+    Some(ShareLimit {
+        at_least: at_least?,
+        percent: percent?,
     })
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{InstanceName, Mode, ResourceType};
-use crate::reconcile::guard::Limits;
+use crate::model::{InstanceName, Mode, ResourceType, Rule};
+use crate::reconcile::guard::{Limits, ShareLimit};
 use crate::schedule::Schedule;
 use crate::scim;
 use crate::scim::auth::{AuthOptions, SecretSource};
@@ -97,6 +97,17 @@ pub struct InstanceSettings {
     pub schedule: ScheduleSettings,
     /// What to hold back.
     pub guard: Limits,
+    /// How own profiles are matched.
+    pub identity: IdentitySettings,
+}
+
+/// `[instances.NAME.identity]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// The keys that profiles are matched by, in this order.
+    pub rules: Vec<Rule>,
+    /// How many profiles an import removes without being told that this is meant.
+    pub removals: ShareLimit,
 }
 
 impl InstanceSettings {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Loader;
 use super::fleet::Fleet;
 use super::link::{self, Link, PinError};
+use super::map;
 use super::removal;
 use super::requests::Keep;
 use crate::clock::SharedClock;
@@ -79,6 +80,9 @@ impl Execute for Executor {
             }
             Request::Relink { instance } => self.relink(&instance).await,
             Request::Drop { instance } => self.drop_users(&instance, &lines, &stop).await,
+            request @ (Request::Import { .. } | Request::Pin { .. } | Request::Unpin { .. }) => {
+                self.map(request, &lines, &stop).await
+            }
             Request::Reload => self.put_in_force().await,
         };
         ended.unwrap_or_else(|error| failed(&error))
@@ -228,6 +232,25 @@ impl Executor {
             None => None,
         };
         removal::remove(&self.fleet.mirror, &self.fleet.clock, &name, lines, stop).await
+    }
+
+    async fn map(
+        &self,
+        request: Request,
+        lines: &Lines,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let instance = map::instance_of(&request).unwrap_or_default().to_owned();
+        let links = self.fleet.named(&[instance])?;
+        let link = links.first().context("an instance is named")?;
+        let of = map::Of {
+            mirror: &self.fleet.mirror,
+            clock: &self.fleet.clock,
+            instance: &link.name,
+            settings: &link.settings.identity,
+        };
+        let ended = map::carry_out(of, request, lines, stop).await;
+        ended.unwrap_or_else(|| Ok(Ended::Failed(String::new())))
     }
 
     async fn put_in_force(&self) -> anyhow::Result<Ended> {

@@ -4,6 +4,7 @@ pub mod execute;
 pub mod fleet;
 mod keep;
 pub mod link;
+pub mod map;
 pub mod meter;
 mod outlets;
 pub mod removal;

@@ -69,6 +69,7 @@ mod tests {
             open_holds,
             approved_hold_id: None,
             rejects: 0,
+            ambiguous_profiles: 0,
             baseline_at: None,
             last_full_success_at: None,
             watermark: None,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-use crate::model::InstanceName;
+use crate::model::{Foreign, InstanceName};
 
 /// An error of the mirror.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ pub enum Error {
     #[error("the mirror knows no instance `{0}`")]
     UnknownInstance(InstanceName),
     /// It was taken out of the configuration before a sync of it had its turn.
-    #[error("instance `{0}` is not linked any more: nothing was synced")]
+    #[error("instance `{0}` is not linked any more: nothing was done")]
     NotLinked(InstanceName),
     /// Its users are not removed while it is synced.
     #[error("instance `{0}` is linked: only of one that is `unlinked` are the users removed")]
@@ -170,6 +170,45 @@ pub enum Error {
         "this is not the digest of hold {0}, nothing was changed: look again at `musterd holds show {0}`"
     )]
     OtherDigest(i64),
+    /// No list of profiles was imported for it, or its import was never ended.
+    #[error("no list of profiles was imported for `{0}`: `musterd map import {0} FILE` does")]
+    NoList(InstanceName),
+    /// The list has no such profile.
+    #[error(
+        "the list of `{instance}` has no profile `{}`: see `musterd map list`",
+        Foreign(profile)
+    )]
+    UnknownProfile {
+        /// The instance.
+        instance: InstanceName,
+        /// The profile.
+        profile: String,
+    },
+    /// Nobody is pinned to whom the instance does not show.
+    #[error(
+        "`{instance}` shows no user with the id `{}`, nothing was changed: `musterd user {instance} KEY` finds one",
+        Foreign(user_id)
+    )]
+    NotShown {
+        /// The instance.
+        instance: InstanceName,
+        /// The id.
+        user_id: String,
+    },
+    /// There is no pin to take away.
+    #[error(
+        "the profile `{}` of `{instance}` is not pinned, nothing was changed",
+        Foreign(profile)
+    )]
+    NotPinned {
+        /// The instance.
+        instance: InstanceName,
+        /// The profile.
+        profile: String,
+    },
+    /// An import would remove more than was agreed to: another one came between.
+    #[error("more profiles of `{0}` would be removed than when it was looked at: import again")]
+    TooManyRemovals(InstanceName),
     /// The new name of an instance is taken.
     #[error(
         "instance `{0}` already has rows of its own in the mirror: a rename would mix two directories"

@@ -93,8 +93,8 @@ fn folded(
 ) -> rusqlite::Result<Result<Option<Folded>, String>> {
     let record = FoldInput {
         seq: row.get(3)?,
-        is_base: row.get(4)?,
         resource: row.get_ref(1)?.as_str()?,
+        is_base: row.get(4)?,
         kind: row.get_ref(5)?.as_str()?,
         reason: row.get_ref(6)?.as_str()?,
         has_proof: row.get(7)?,

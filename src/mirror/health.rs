@@ -46,6 +46,8 @@ pub struct Health {
     pub approved_hold_id: Option<i64>,
     /// Rejects.
     pub rejects: i64,
+    /// Own profiles whose keys lead to several users, or to another than their own (`identities`).
+    pub ambiguous_profiles: i64,
     /// When the baseline was done.
     pub baseline_at: Option<String>,
     /// When a complete full sync last succeeded.
@@ -171,7 +173,8 @@ impl Reader {
                     baseline_at, last_full_success_at, watermark, capabilities,
                     (SELECT max(id) FROM holds
                      WHERE holds.instance = name AND holds.state = 'approved' AND {ANOTHER_DIRECTORY}),
-                    instances.state = 'unlinked' AND sources.instance IS NULL
+                    instances.state = 'unlinked' AND sources.instance IS NULL,
+                    (SELECT count(*) FROM identities WHERE identities.instance = name AND identities.state = 'ambiguous')
              FROM instances
              LEFT JOIN sources ON sources.instance = name AND sources.resource = ?1
              LEFT JOIN source_counts ON source_counts.instance = name AND source_counts.resource = ?1
@@ -202,6 +205,7 @@ impl Reader {
                 approved_hold_id: row.get(16)?,
                 being_removed: row.get(17)?,
                 groups: None,
+                ambiguous_profiles: row.get(18)?,
             })
         })?;
         let mut rows: Vec<Health> = rows.collect::<Result<_, _>>()?;

@@ -23,7 +23,7 @@ pub struct Pin {
 }
 
 /// Every table but `instances` itself that has rows of an instance, by its column `instance`.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 17] = [
     "pins",
     "sources",
     "source_counts",
@@ -36,10 +36,15 @@ const TABLES: [&str; 12] = [
     "syncs",
     "holds",
     "rejects",
+    "identities",
+    "identity_maps",
+    "profiles",
+    "identity_keys",
+    "user_keys",
 ];
 
-/// Of those, the ones that an instance fills only when something of it was read.
-const CONTENT: [&str; 8] = [
+/// Of those, the ones that an instance fills only when something of it was read, or imported for it.
+const CONTENT: [&str; 9] = [
     "users",
     "groups",
     "memberships",
@@ -48,6 +53,8 @@ const CONTENT: [&str; 8] = [
     "changes_base",
     "holds",
     "rejects",
+    // Whoever is in the other tables of a list is in this one.
+    "identity_maps",
 ];
 
 /// The state of an instance that is configured (again), by what is known of it.

@@ -42,6 +42,11 @@ const STEPS: &[Step] = &[
         // It adds tables that are empty, and what may be written is another.
         seals: false,
     },
+    Step {
+        sql: include_str!("migrations/0006_identities.sql"),
+        // It adds tables, which are empty, and a view.
+        seals: false,
+    },
 ];
 
 /// The newest schema version.
@@ -223,6 +228,11 @@ mod tests {
             "fingerprints",
             "instance, resource, id, fingerprint, tx, seal",
         ),
+        (
+            "identities",
+            "instance, profile, user_id, matched_by, state, candidates, changed_seq",
+        ),
+        ("assignable", "instance, profile, user_id, user_name"),
         ("users_held", "instance, id, path, hold_id"),
         (
             "manager_chain",
@@ -245,6 +255,7 @@ mod tests {
         ("hold_changes", "hold_id, resource, id"),
         ("rejects", "instance, resource, key"),
         ("fingerprints", "instance, resource, id"),
+        ("identities", "instance, profile"),
     ];
 
     fn new_mirror() -> (tempfile::TempDir, std::path::PathBuf, Connection) {

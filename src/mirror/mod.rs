@@ -25,6 +25,11 @@ mod rejects;
 pub mod syncs;
 mod window;
 
+pub mod identities;
+pub mod profiles;
+mod rematch;
+mod user_keys;
+
 mod absent;
 mod compare;
 pub mod lists;

@@ -204,8 +204,8 @@ impl Reader {
 fn input(record: &ChangeRow, first_seq: i64) -> FoldInput<'_> {
     FoldInput {
         seq: record.seq,
-        is_base: record.seq < first_seq,
         resource: &record.resource,
+        is_base: record.seq < first_seq,
         kind: &record.kind,
         reason: &record.reason,
         has_proof: record.proof.is_some(),

@@ -7,14 +7,15 @@ use super::apply::{self, Batch};
 use super::column::{time, to_json};
 use super::due::Known;
 use super::error::Error;
-use super::lists::Entry;
+use super::identities::Register;
+use super::rematch::Rematch;
 use super::seal;
 use super::syncs::known_instance;
-use super::table;
+use super::{lists, table};
 use crate::model::time::{our_text, their_text};
 use crate::model::user::text_columns;
 use crate::model::{
-    ChangeRecord, Fingerprint, InstanceName, Kind, ResourceId, ResourceType, UserColumns,
+    ChangeRecord, Fingerprint, InstanceName, Kind, Reason, ResourceId, ResourceType, UserColumns,
 };
 
 /// Columns of a resource's table that a record decides, before those of [`text_columns`].
@@ -63,6 +64,8 @@ pub(super) struct Pen<'a> {
     active: i64,
     /// Memberships that began, less those that ended.
     memberships: i64,
+    /// Looks at the profiles of those who change; `None` where no list of profiles was imported.
+    rematch: Option<Rematch<'a>>,
 }
 
 impl<'a> Pen<'a> {
@@ -105,6 +108,10 @@ impl<'a> Pen<'a> {
             living: 0,
             active: 0,
             memberships: 0,
+            rematch: match resource {
+                ResourceType::User => Rematch::of(conn, &batch.watch.instance)?,
+                ResourceType::Group | ResourceType::Membership => None,
+            },
         })
     }
 
@@ -132,7 +139,16 @@ impl<'a> Pen<'a> {
             hold_id,
             observed_at: &observed_at,
         };
-        append(self.conn, &place, record)?;
+        if let Some(rematch) = &mut self.rematch {
+            // Before the row is: it has the keys that the user had.
+            rematch.note(known, record, columns)?;
+        }
+        let proof = record.proof.as_ref().map(to_json).transpose()?;
+        append(
+            self.conn,
+            &place,
+            &Entry::of(record, proof.as_deref(), modified_at.as_deref()),
+        )?;
 
         // What the feed says again and again: a user without `active` is active.
         let active = columns.active.unwrap_or(true);
@@ -225,7 +241,7 @@ impl<'a> Pen<'a> {
     }
 
     /// Writes the record of a membership as the feed's next, and its row.
-    pub(super) fn write_membership(&mut self, entry: &Entry) -> Result<(), Error> {
+    pub(super) fn write_membership(&mut self, entry: &lists::Entry) -> Result<(), Error> {
         self.last_seq += 1;
         let observed_at = our_text(self.observed_at);
         let instance = &self.batch.watch.instance;
@@ -236,7 +252,7 @@ impl<'a> Pen<'a> {
             hold_id: entry.hold_id,
             observed_at: &observed_at,
         };
-        append(self.conn, &place, &entry.record)?;
+        append(self.conn, &place, &Entry::of(&entry.record, None, None))?;
         let ends = entry.record.kind == Kind::Deactivate;
         match (entry.rowid, ends) {
             (Some(rowid), true) => self
@@ -285,11 +301,25 @@ impl<'a> Pen<'a> {
     /// How many more records this transaction may hold (promise P2).
     pub(super) fn room(&self) -> usize {
         let written = usize::try_from(self.last_seq - self.first_seq).unwrap_or(usize::MAX);
-        self.batch.limit.max(1).saturating_sub(written)
+        let pending = self.rematch.as_ref().map_or(0, Rematch::pending);
+        (self.batch.limit.max(1)).saturating_sub(written.saturating_add(pending))
     }
 
-    /// Writes what the records add up to: the feed's head, and the counts.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    /// Writes what the records add up to: how profiles stand now, the feed's head, and the counts.
+    pub(super) fn finish(mut self) -> Result<(), Error> {
+        if let Some(rematch) = self.rematch.take() {
+            let watch = &self.batch.watch;
+            let (sync_id, observed_at) = (self.batch.sync_id, self.observed_at);
+            let mut register = Register::behind(
+                self.conn,
+                &watch.instance,
+                sync_id,
+                observed_at,
+                self.last_seq,
+            );
+            rematch.finish(&mut register)?;
+            self.last_seq = register.last_seq();
+        }
         if self.last_seq != self.first_seq {
             self.conn
                 .execute("UPDATE feed SET last_seq = ?1", [self.last_seq])?;
@@ -332,12 +362,40 @@ pub(super) struct Place<'a> {
     pub(super) observed_at: &'a str,
 }
 
+/// What a record says of whatever resource it is.
+pub(super) struct Entry<'a> {
+    pub(super) resource: &'a str,
+    pub(super) id: &'a str,
+    pub(super) kind: Kind,
+    pub(super) reason: Reason,
+    pub(super) changed: Option<&'a str>,
+    pub(super) after: &'a str,
+    pub(super) proof: Option<&'a str>,
+    pub(super) source_modified_at: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    /// Of a record of a resource, with what is made a text for it.
+    pub(super) fn of(
+        record: &'a ChangeRecord,
+        proof: Option<&'a str>,
+        source_modified_at: Option<&'a str>,
+    ) -> Self {
+        Self {
+            resource: record.resource.as_str(),
+            id: record.id.as_str(),
+            kind: record.kind,
+            reason: record.reason,
+            changed: record.changed.as_deref(),
+            after: &record.after.canonical,
+            proof,
+            source_modified_at,
+        }
+    }
+}
+
 /// Writes a row of `changes`.
-pub(super) fn append(
-    conn: &Connection,
-    place: &Place<'_>,
-    record: &ChangeRecord,
-) -> Result<(), Error> {
+pub(super) fn append(conn: &Connection, place: &Place<'_>, entry: &Entry<'_>) -> Result<(), Error> {
     conn.prepare_cached(
         "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, changed, after, proof,
                               hold_id, source_modified_at, observed_at)
@@ -347,15 +405,15 @@ pub(super) fn append(
         place.seq,
         place.sync_id,
         place.instance.as_str(),
-        record.resource.as_str(),
-        record.id.as_str(),
-        record.kind.as_str(),
-        record.reason.as_str(),
-        record.changed,
-        record.after.canonical,
-        record.proof.as_ref().map(to_json).transpose()?,
+        entry.resource,
+        entry.id,
+        entry.kind.as_str(),
+        entry.reason.as_str(),
+        entry.changed,
+        entry.after,
+        entry.proof,
         place.hold_id,
-        record.after.modified_at.map(their_text),
+        entry.source_modified_at,
         place.observed_at,
     ])?;
     Ok(())

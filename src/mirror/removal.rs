@@ -6,11 +6,13 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use super::apply::{self, Writer};
 use super::column::{count, time};
 use super::error::Error;
+use super::identities::Register;
 use super::read::Reader;
-use super::record::{Place, append, observed_at};
+use super::record::{Entry, Place, append, observed_at};
 use super::syncs::known_instance;
+use super::user_keys::{self, UserKeys};
 use super::{lists, table};
-use crate::model::time::our_text;
+use crate::model::time::{our_text, their_text};
 use crate::model::{InstanceName, Member, ResourceId, ResourceType, State, membership};
 use crate::reconcile::{diff, members};
 
@@ -66,7 +68,8 @@ impl Writer<'_> {
         self.reserve_sync()
     }
 
-    /// Removes at most `most` users, groups and memberships, and writes a record for each; once nobody is left, forgets the instance.
+    /// Removes at most `most` of its profiles, memberships, groups and users, in this order, and writes a record for each; once nobody
+    /// is left, forgets the instance.
     ///
     /// # Errors
     /// As [`Writer::begin_removal`]: it may have been linked again meanwhile.
@@ -127,7 +130,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Who is in which group first, then the groups, then the users.
+    /// The profiles that are linked to users first, then who is in which group, then the groups, then the users.
     fn remove_some(
         &self,
         instance: &InstanceName,
@@ -136,8 +139,12 @@ impl Writer<'_> {
         most: u64,
     ) -> Result<Removed, Error> {
         let name = instance.as_str();
-        let first_seq = apply::last_seq(self.conn)?;
-        let observed_at = our_text(observed_at(self.conn, now)?);
+        let observed_at = observed_at(self.conn, now)?;
+        let last_seq = apply::last_seq(self.conn)?;
+        let mut register = Register::behind(self.conn, instance, sync_id, observed_at, last_seq);
+        let profiles = self.remove_profiles(instance, &mut register, most)?;
+        let first_seq = register.last_seq();
+        let observed_at = our_text(observed_at);
         let mut seq = first_seq;
         let mut users = 0;
         for resource in [
@@ -147,7 +154,7 @@ impl Writer<'_> {
         ] {
             let (mut living, mut active) = (0, 0);
             let mut next = self.conn.prepare_cached(next_of(resource))?;
-            while seq.abs_diff(first_seq) < most {
+            while profiles + seq.abs_diff(first_seq) < most {
                 let Some(one) = next
                     .query_row([name], |row| left(resource, row))
                     .optional()?
@@ -167,7 +174,12 @@ impl Writer<'_> {
                     observed_at: &observed_at,
                 };
                 let record = diff::unlinked(resource, one.id, one.before);
-                append(self.conn, &place, &record)?;
+                let modified_at = record.after.modified_at.map(their_text);
+                append(
+                    self.conn,
+                    &place,
+                    &Entry::of(&record, None, modified_at.as_deref()),
+                )?;
             }
             self.conn.execute(
                 "UPDATE source_counts SET living = living - ?3, active = active - ?4
@@ -178,7 +190,7 @@ impl Writer<'_> {
         self.conn.execute("UPDATE feed SET last_seq = ?1", [seq])?;
         Ok(Removed {
             users,
-            is_over: seq.abs_diff(first_seq) < most,
+            is_over: profiles + seq.abs_diff(first_seq) < most,
         })
     }
 
@@ -213,15 +225,17 @@ impl Writer<'_> {
                 "DELETE FROM fingerprints WHERE instance = ?1 AND resource = ?2 AND id = ?3",
             )?
             .execute([name, resource.as_str(), id])?;
-        Ok(())
+        user_keys::replace(self.conn, instance, id, &one.keys, &UserKeys::default())
     }
 
     /// Its row of `source_counts` stays, with nobody in it: the numbers of transactions never go back, and the last one may be
     /// there.
     fn forget_instance(&self, instance: &InstanceName) -> Result<(), Error> {
         let name = instance.as_str();
-        self.conn
-            .execute("DELETE FROM pins WHERE instance = ?1", [name])?;
+        for table in ["pins", "identity_maps"] {
+            self.conn
+                .execute(&format!("DELETE FROM {table} WHERE instance = ?1"), [name])?;
+        }
         self.conn
             .execute("DELETE FROM instances WHERE name = ?1", [name])?;
         Ok(())
@@ -235,13 +249,16 @@ struct Left {
     active: bool,
     before: State,
     seal_key: String,
+    /// Of a user.
+    keys: UserKeys,
 }
 
 /// The next row of an instance: in the order of ids.
 fn next_of(resource: ResourceType) -> &'static str {
     match resource {
         ResourceType::User => {
-            "SELECT rowid, id, active, attributes, created_at, modified_at, gone_at, instance || ' ' || id FROM users
+            "SELECT rowid, id, active, attributes, created_at, modified_at, gone_at, instance || ' ' || id,
+                    employee_number, email, user_name FROM users
              WHERE instance = ?1 ORDER BY id LIMIT 1"
         }
         ResourceType::Group => {
@@ -276,6 +293,7 @@ fn left(resource: ResourceType, row: &Row<'_>) -> rusqlite::Result<Left> {
                 gone_at,
             },
             seal_key: row.get(6)?,
+            keys: UserKeys::default(),
         });
     }
     Ok(Left {
@@ -289,6 +307,10 @@ fn left(resource: ResourceType, row: &Row<'_>) -> rusqlite::Result<Left> {
             gone_at: time(row, 6)?,
         },
         seal_key: row.get(7)?,
+        keys: match resource {
+            ResourceType::User => UserKeys::of_row(row, 8)?,
+            ResourceType::Group | ResourceType::Membership => UserKeys::default(),
+        },
     })
 }
 

@@ -34,8 +34,8 @@ enum Key {
 
 const ALL: &str = "*";
 
-/// Every table that has rowids. [`fingerprints`](tie) has none.
-pub(super) const TABLES: [Table; 15] = [
+/// Every table that has rowids. [`fingerprints`](tie) has none, nor has `user_keys`, all of which `verify` computes anew.
+pub(super) const TABLES: [Table; 19] = [
     Table {
         name: "feed",
         key: Key::Other("1"),
@@ -113,6 +113,28 @@ pub(super) const TABLES: [Table; 15] = [
     Table {
         name: "rejects",
         key: Key::OfInstance("rejects.instance || ' ' || rejects.resource || ' ' || rejects.key"),
+        cells: ALL,
+    },
+    Table {
+        name: "identities",
+        key: Key::OfInstance("identities.instance || ' ' || identities.profile"),
+        cells: ALL,
+    },
+    Table {
+        name: "identity_maps",
+        key: Key::OfInstance("identity_maps.instance"),
+        cells: ALL,
+    },
+    Table {
+        name: "profiles",
+        key: Key::OfInstance("profiles.instance || ' ' || profiles.profile"),
+        cells: ALL,
+    },
+    Table {
+        name: "identity_keys",
+        key: Key::OfInstance(
+            "identity_keys.instance || ' ' || identity_keys.rule || ' ' || identity_keys.profile",
+        ),
         cells: ALL,
     },
     Table {

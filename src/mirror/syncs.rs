@@ -1,7 +1,7 @@
 //! How a sync ends in the mirror: its row, its watermark, and the state of its instance.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::apply::{Applied, Batch, Writer};
 use super::column::{time, to_json, whole};
@@ -84,23 +84,7 @@ impl Writer<'_> {
     /// # Errors
     /// Of the database.
     pub fn reserve_sync(&self) -> Result<i64, Error> {
-        // AUTOINCREMENT keeps the highest id in this table (SQLite documents that it may be written). A sync that is
-        // killed leaves no row, but records that name it.
-        let next = self
-            .conn
-            .prepare_cached(
-                "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'syncs' RETURNING seq",
-            )?
-            .query_row([], |row| row.get(0))
-            .optional()?;
-        if let Some(id) = next {
-            return Ok(id);
-        }
-        self.conn.execute(
-            "INSERT INTO sqlite_sequence (name, seq) VALUES ('syncs', 1)",
-            [],
-        )?;
-        Ok(1)
+        reserve(self.conn)
     }
 
     /// Says in the row of a sync when this transaction takes place, behind all waiting for the writer, and reserves the sync's id
@@ -369,6 +353,26 @@ impl Writer<'_> {
             ])?;
         Ok(())
     }
+}
+
+/// The next number of a sync, which is never given out again.
+pub(super) fn reserve(conn: &Connection) -> Result<i64, Error> {
+    // AUTOINCREMENT keeps the highest id in this table (SQLite documents that it may be written). A sync that is
+    // killed leaves no row, but records that name it.
+    let next = conn
+        .prepare_cached(
+            "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'syncs' RETURNING seq",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = next {
+        return Ok(id);
+    }
+    conn.execute(
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('syncs', 1)",
+        [],
+    )?;
+    Ok(1)
 }
 
 /// An instance that is not in the mirror was never linked: nothing may be written for it.

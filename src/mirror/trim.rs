@@ -19,6 +19,11 @@ pub struct TrimOptions {
     pub batch: usize,
 }
 
+/// Whether an old record is the last of something that is in no table any more: of somebody who was dropped with his instance, or of a
+/// profile that is not in the list. `fold` has the same.
+const LEAVES: &str =
+    "(old.reason = 'unlinked' OR (old.resource = 'Identity' AND old.kind = 'deactivate'))";
+
 impl Writer<'_> {
     /// Trims one batch from the tail. Returns whether there is more to trim. The newest record always stays: the next one
     /// must not be observed before it.
@@ -55,34 +60,34 @@ impl Writer<'_> {
         if end <= first {
             return Ok(false);
         }
-        self.conn.execute(
+        let insert = format!(
             "INSERT INTO changes_base
              SELECT * FROM changes AS old
-             WHERE seq < ?1 AND reason <> 'unlinked' AND NOT EXISTS
+             WHERE seq < ?1 AND NOT {LEAVES} AND NOT EXISTS
                  (SELECT 1 FROM changes AS newer
                   WHERE newer.instance = old.instance AND newer.resource = old.resource AND newer.id = old.id
                     AND newer.seq > old.seq AND newer.seq < ?1)
              ON CONFLICT (instance, resource, id) DO UPDATE
              SET seq = excluded.seq, sync_id = excluded.sync_id, kind = excluded.kind, reason = excluded.reason,
                  changed = excluded.changed, after = excluded.after, proof = excluded.proof, hold_id = excluded.hold_id,
-                 source_modified_at = excluded.source_modified_at, observed_at = excluded.observed_at",
-            [end],
-        )?;
-        self.forget_unlinked(end)?;
+                 source_modified_at = excluded.source_modified_at, observed_at = excluded.observed_at"
+        );
+        self.conn.execute(&insert, [end])?;
+        self.forget_leavers(end)?;
         self.conn
             .execute("DELETE FROM changes WHERE seq < ?1", [end])?;
         self.conn.execute("UPDATE feed SET first_seq = ?1", [end])?;
         Ok(young.is_none() && end < last)
     }
 
-    /// Of somebody whose newest record before `end` says that he left with his instance nothing is left to fold.
-    fn forget_unlinked(&self, end: i64) -> Result<(), Error> {
-        let mut forgotten = self.conn.prepare_cached(
+    /// Of whatever left its table by its newest record before `end` nothing is left to fold.
+    fn forget_leavers(&self, end: i64) -> Result<(), Error> {
+        let mut forgotten = self.conn.prepare_cached(&format!(
             "SELECT old.instance, old.resource, old.id FROM changes AS old
              JOIN changes_base AS base
                  ON base.instance = old.instance AND base.resource = old.resource AND base.id = old.id
-             WHERE old.seq < ?1 AND old.reason = 'unlinked' AND base.seq < old.seq",
-        )?;
+             WHERE old.seq < ?1 AND {LEAVES} AND base.seq < old.seq"
+        ))?;
         let mut rows = forgotten.query([end])?;
         while let Some(row) = rows.next()? {
             let key: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];

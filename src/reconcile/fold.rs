@@ -1,6 +1,6 @@
 //! Folding the feed gives the mirror: what one record makes of the state before it.
 
-use super::canonical;
+use super::{canonical, identity};
 use crate::model::{Kind, Reason, ResourceType};
 
 /// A row of `changes` or `changes_base`, as far as a fold reads it. The texts are the columns'.
@@ -8,10 +8,10 @@ use crate::model::{Kind, Reason, ResourceType};
 pub struct FoldInput<'a> {
     /// `seq`.
     pub seq: i64,
-    /// Whether the row is from `changes_base`: then what came before it is forgotten.
-    pub is_base: bool,
     /// `resource`.
     pub resource: &'a str,
+    /// Whether the row is from `changes_base`: then what came before it is forgotten.
+    pub is_base: bool,
     /// `kind`.
     pub kind: &'a str,
     /// `reason`.
@@ -31,7 +31,7 @@ pub struct FoldInput<'a> {
 pub struct Folded {
     /// `attributes`, the canonical text.
     pub canonical: String,
-    /// `active`.
+    /// `active`; of a profile always `false`.
     pub active: bool,
     /// `gone_at`; `None` while the resource exists.
     pub gone_at: Option<String>,
@@ -80,7 +80,7 @@ pub enum FoldError {
 ///
 /// Somebody is gone whose last record has a proof or the reason `gone` (a replaced directory's
 /// records say `source_changed` instead); any other record clears that. `None` is nobody: after the reason `unlinked` the mirror
-/// has no such user, and the next record creates one.
+/// has no such user, and the next record creates one. So it is with a profile after the kind `deactivate`.
 ///
 /// # Errors
 /// [`FoldError`] when the feed is damaged.
@@ -105,14 +105,22 @@ pub fn fold(before: Option<Folded>, record: &FoldInput<'_>) -> Result<Option<Fol
         Some(_) if is_create => return Err(FoldError::CreatedTwice { seq }),
         Some(before) => before.first_seen_at,
     };
-    if record.reason == Reason::Unlinked.as_str() {
+    let is_profile = record.resource == identity::RESOURCE;
+    let leaves_list = is_profile && record.kind == Kind::Deactivate.as_str();
+    if record.reason == Reason::Unlinked.as_str() || leaves_list {
         return Ok(None);
     }
     let is_gone = record.has_proof
         || record.reason == Reason::Gone.as_str()
         || is_membership && record.kind == Kind::Deactivate.as_str();
+    let active = match canonical::active(record.after) {
+        Some(active) => active,
+        // A profile says nothing of that.
+        None if is_profile => false,
+        None => return Err(FoldError::NoActive { seq }),
+    };
     Ok(Some(Folded {
-        active: canonical::active(record.after).ok_or(FoldError::NoActive { seq })?,
+        active,
         canonical: record.after.to_owned(),
         gone_at: is_gone.then(|| record.observed_at.to_owned()),
         modified_at: record.source_modified_at.map(str::to_owned),
@@ -135,8 +143,8 @@ mod tests {
 
     fn input<'a>(seq: i64, kind: &'a str, reason: &'a str) -> FoldInput<'a> {
         FoldInput {
-            resource: "User",
             seq,
+            resource: "User",
             is_base: false,
             kind,
             reason,
@@ -223,8 +231,8 @@ mod tests {
     ) -> Option<Folded> {
         let source_modified_at = record.after.modified_at.map(their_text);
         let input = FoldInput {
-            resource: "User",
             seq,
+            resource: "User",
             is_base: false,
             kind: record.kind.as_str(),
             reason: record.reason.as_str(),

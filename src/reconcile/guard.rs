@@ -168,6 +168,14 @@ impl WindowLimit {
     }
 }
 
+impl ShareLimit {
+    /// Whether so many of all are too many.
+    #[must_use]
+    pub fn is_exceeded(&self, n: u64, all: u64) -> bool {
+        n > self.at_least && is_above_share(n, self.percent, all)
+    }
+}
+
 /// Whether `n` is more than this share of all.
 fn is_above_share(n: u64, percent: u64, all: u64) -> bool {
     u128::from(n) * 100 > u128::from(percent) * u128::from(all)

@@ -16,6 +16,8 @@ pub mod guard;
 pub mod keep;
 pub mod members;
 
+pub mod identity;
+
 pub mod canonical;
 mod compare;
 pub mod mapping;

@@ -11,7 +11,7 @@ use crate::filled::{Filled, person};
 use crate::harness::{BINARY, Home, Running, TIME_LIMIT};
 
 /// The commands that `--help` lists, in its order.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "run",
     "sync",
     "link",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 22] = [
     "group",
     "groups",
     "holds",
+    "map",
     "wait",
     "verify",
     "backup",

@@ -112,6 +112,11 @@ fn the_defaults_are_those_of_the_contract() {
     group_memberships.window = "24h"  # from default
     source_changed.at_least = 20  # from default
     source_changed.percent = 20  # from default
+
+    [instances.acme.identity]
+    match = ["employee_number", "email", "user_name"]  # from default
+    removals.at_least = 5  # from default
+    removals.percent = 10  # from default
     "#);
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -247,12 +252,12 @@ fn all_mistakes_are_told_at_once_each_with_file_key_and_what_to_do() {
     [ETC]/musterd.toml: `instances.acme.guard.deactivations.percent`: is too large (got `101`), expected a whole number from 0 to 100
     [ETC]/musterd.toml: `instances.acme.guard.deactivations.window`: is not a duration (got `1 month`), expected a duration from "1s" to "366d"; write a number with a unit, such as "30s", "5m", "24h" or "400d"
     [ETC]/musterd.toml: `instances.acme.guard.blanking.count`: is not a whole number (got `200`), expected a whole number from 0 to 1000000000
-    [ETC]/musterd.toml: `instances.acme.timeot`: is not a known key, expected one of `auth`, `concurrency`, `guard`, `overlap`, `page_size`, `rate`, `resources`, `retry`, `schedule`, `scim_path`, `timeout`, `url`
+    [ETC]/musterd.toml: `instances.acme.timeot`: is not a known key, expected one of `auth`, `concurrency`, `guard`, `identity`, `overlap`, `page_size`, `rate`, `resources`, `retry`, `schedule`, `scim_path`, `timeout`, `url`
     [ETC]/instances.d/apac.toml: `url`: has a path (got `https://apac.service-now.com/api`), expected scheme and host with nothing after them, such as "https://acme.service-now.com"; the path of SCIM belongs into `scim_path`
     environment: `MUSTERD__INSTANCES__APAC__PAGE_SIZE`: is too large (got `501`), expected a whole number from 1 to 500
     [ETC]/instances.d/apac.toml: `auth.type`: is missing, expected "client_credentials", "password", "refresh_token", "basic" or "bearer"
     environment: `MUSTERD__INSTANCES__APAC__RATE__PER_SECOND`: is not a whole number (got `4.0`), expected a whole number from 1 to 10000
-    [ETC]/instances.d/apac.toml: `instances`: is not a known key, expected one of `auth`, `concurrency`, `guard`, `overlap`, `page_size`, `rate`, `resources`, `retry`, `schedule`, `scim_path`, `timeout`, `url`
+    [ETC]/instances.d/apac.toml: `instances`: is not a known key, expected one of `auth`, `concurrency`, `guard`, `identity`, `overlap`, `page_size`, `rate`, `resources`, `retry`, `schedule`, `scim_path`, `timeout`, `url`
     [ETC]/musterd.toml: `colour`: is not a known key, expected one of `daemon`, `defaults`, `instances`, `log`, `metrics`, `mirror`
     "#);
 }
@@ -651,6 +656,8 @@ fn later_layers_win_key_by_key() {
     [instances.acme.guard]
     blanking.count = 7  # from [ETC]/musterd.toml: defaults.guard.blanking.count
 
+    [instances.acme.identity]
+
     [instances.emea]
     url = "https://emea.service-now.com"  # from [ETC]/instances.d/emea.toml: url
     resources = ["users"]  # from MUSTERD__INSTANCES__EMEA__RESOURCES
@@ -671,6 +678,8 @@ fn later_layers_win_key_by_key() {
 
     [instances.emea.guard]
     blanking.count = 7  # from [ETC]/musterd.toml: defaults.guard.blanking.count
+
+    [instances.emea.identity]
     "#);
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use musterd::clock::{Clock as _, SystemClock};
 use musterd::mirror::apply::{Batch, Finish, Planned, SyncRow, Treatment, Watch};
+use musterd::mirror::profiles::Piece;
 use musterd::mirror::read::Pin;
 use musterd::mirror::stage::{Stage, StageKey};
 use musterd::mirror::{self, Mirror};
 use musterd::model::{
-    InstanceName, Mode, Outcome, ResourceId, ResourceType, Row, TallySnapshot, Trigger,
+    InstanceName, Mode, Outcome, Profile, ResourceId, ResourceType, Row, Rule, TallySnapshot,
+    Trigger,
 };
 use musterd::reconcile::decode::decode;
 use musterd::reconcile::guard::{Limits, ShareLimit, WindowLimit};
@@ -91,6 +93,31 @@ impl Filled {
         let now = SystemClock.now();
         let applying = apply(&self.mirror, users, mode, now, 10_000);
         self.runtime.block_on(applying).unwrap();
+    }
+}
+
+impl Filled {
+    /// Imports a list of profiles that go by these user names.
+    pub(crate) fn import(&self, user_names: &[&str]) {
+        let profile = |name: &&str| Profile {
+            profile: (*name).to_owned(),
+            user_name: Some((*name).to_owned()),
+            ..Profile::default()
+        };
+        let piece = Piece {
+            instance: acme(),
+            rules: Rule::ALL.to_vec(),
+            after: None,
+            profiles: user_names.iter().map(profile).collect(),
+            is_last: true,
+            most_removals: 0,
+            now: SystemClock.now(),
+        };
+        let imported = self.mirror.write(move |writer| {
+            writer.take_up_keys(&acme(), &Rule::ALL, None)?;
+            writer.import(&piece)
+        });
+        self.runtime.block_on(imported).unwrap();
     }
 }
 

@@ -36,6 +36,7 @@ mod guards;
 mod leaving;
 mod link;
 mod man;
+mod map;
 mod members;
 mod metrics;
 mod moved;

@@ -59,6 +59,12 @@ fn the_package_holds_all_that_an_installation_needs() {
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-holds-show.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-holds.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-link.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-map-export.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-map-import.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-map-list.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-map-pin.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-map-unpin.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-map.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-relink.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-rename.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-restore.1.gz

@@ -42,6 +42,7 @@ fn the_queries_answer() {
     ada[extension]["manager"] = json!({ "value": "u2", "displayName": "Grace Hopper" });
     alan["active"] = json!(false);
     filled.apply(&[ada, alan]);
+    filled.import(&["ada.lovelace", "alan.turing", "joan.clarke"]);
 
     let epoch: String = filled.home().one("SELECT epoch FROM feed");
     let queries = blocks("sql");
@@ -91,8 +92,16 @@ fn the_queries_answer() {
         **Who was in a group at a moment, and active then (audit)**
         {"id": Text("u2"), "name": Text("Name of grace.hopper")}
         {"id": Text("u3"), "name": Text("Name of alan.turing")}
+        **Own profiles and the `sys_id` that a ticket of each may name**
+        {"profile": Text("ada.lovelace"), "user_id": Text("u1"), "user_name": Text("ada.lovelace")}
+        **Own profiles without a living `sys_id`**
+        {"candidates": Null, "profile": Text("alan.turing"), "state": Text("matched"), "user_id": Text("u3")}
+        {"candidates": Null, "profile": Text("joan.clarke"), "state": Text("missing"), "user_id": Null}
         **What changed since the place (`epoch`, `seq`) that a reader has kept**
         {"can_go_on": Integer(1), "changed": Text("{\"active\":{\"from\":true,\"to\":false}}"), "id": Text("u3"), "instance": Text("acme"), "kind": Text("deactivate"), "reason": Text("inactive"), "resource": Text("User"), "seq": Integer(12)}
+        {"can_go_on": Integer(1), "changed": Null, "id": Text("ada.lovelace"), "instance": Text("acme"), "kind": Text("create"), "reason": Text("new"), "resource": Text("Identity"), "seq": Integer(13)}
+        {"can_go_on": Integer(1), "changed": Null, "id": Text("alan.turing"), "instance": Text("acme"), "kind": Text("create"), "reason": Text("new"), "resource": Text("Identity"), "seq": Integer(14)}
+        {"can_go_on": Integer(1), "changed": Null, "id": Text("joan.clarke"), "instance": Text("acme"), "kind": Text("create"), "reason": Text("new"), "resource": Text("Identity"), "seq": Integer(15)}
         "#
     );
 }

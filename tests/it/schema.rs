@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::harness::{Row, rows, text};
 
 /// Table, columns in their order, primary key.
-const TABLES: [(&str, &str, &str); 13] = [
+const TABLES: [(&str, &str, &str); 14] = [
     ("feed", "epoch first_seq last_seq", ""),
     (
         "instances",
@@ -76,10 +76,15 @@ const TABLES: [(&str, &str, &str); 13] = [
         "instance resource id fingerprint tx seal",
         "instance resource id",
     ),
+    (
+        "identities",
+        "instance profile user_id matched_by state candidates changed_seq",
+        "instance profile",
+    ),
 ];
 
 /// View and the columns it has at least.
-const VIEWS: [(&str, &str); 9] = [
+const VIEWS: [(&str, &str); 10] = [
     ("active_users", "instance id user_name active"),
     ("users_held", "instance id path hold_id"),
     ("users_history", "instance id valid_from valid_to"),
@@ -98,6 +103,7 @@ const VIEWS: [(&str, &str); 9] = [
     ),
     ("direct_reports", "instance manager_id id"),
     ("org_size", "instance id size"),
+    ("assignable", "instance profile user_id user_name"),
 ];
 
 #[test]
@@ -239,6 +245,8 @@ fn flags_and_enumerations_are_checked() {
         ("holds", "guard"),
         ("holds", "state"),
         ("hold_changes", "state"),
+        ("identities", "matched_by"),
+        ("identities", "state"),
     ] {
         let sql = &list(
             &mirror.connection,

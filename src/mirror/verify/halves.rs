@@ -121,6 +121,7 @@ impl<'a> Verification<'a> {
         let counted = self.check_users()?;
         self.check_counts(counted)?;
         self.check_fingerprints()?;
+        self.check_lists()?;
         self.check_holds()
     }
 

@@ -5,6 +5,7 @@
 mod database;
 mod halves;
 mod holds;
+mod identities;
 mod memberships;
 mod pair;
 mod seals;
@@ -57,7 +58,9 @@ impl Reader {
     /// * Each row of each table is one that musterd wrote, in every cell, and none is missing: altered by hand, lost
     ///   with a page that was never written, or put back from an older page. Each row has a seal on another page.
     /// * The feed is dense and in order, and its last `seq` is `feed.last_seq`; ids that are given out are none that were.
-    /// * The feed folds to `users`, `groups` and `memberships`: every attribute, and every column that is computed from them.
+    /// * The feed folds to `users`, `groups` and `memberships`: every attribute, and every column that is computed from them; and to
+    ///   `identities`.
+    /// * Each profile of the list stands in `identities`, and its keys and those of users are in the tables that are searched.
     /// * What is counted, held and known by its fingerprint agrees with that.
     /// * `SQLite` finds every page, index and constraint sound.
     ///

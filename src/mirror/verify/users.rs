@@ -9,12 +9,12 @@ use serde::de::IgnoredAny;
 use super::super::folded::{RECORDS, Records, Resource, same};
 use super::super::{table, users};
 use super::memberships::Memberships;
-use super::{Stop, Verification, differ, named_as};
+use super::{Stop, Verification, differ, identities, named_as};
 use crate::model::user::text_columns;
 use crate::model::{ChangeEvent, Foreign, ResourceId, ResourceType, State, UserColumns};
 use crate::reconcile::diff;
 use crate::reconcile::fold::Folded;
-use crate::reconcile::mapping;
+use crate::reconcile::{identity, mapping};
 
 /// Living and active ones by resource and instance.
 pub(super) type Counted = BTreeMap<(&'static str, String), (i64, i64)>;
@@ -43,6 +43,8 @@ impl Verification<'_> {
         let (mut users, mut groups) = (users.query([])?, groups.query([])?);
         let mut memberships = Memberships::of(conn)?;
         let mut counted = Counted::new();
+        let mut identities = conn.prepare(identities::ROWS)?;
+        let mut identities = identities.query([])?;
         let mut records = self.reader.conn.prepare(RECORDS)?;
         let mut records = Records::start(records.query([])?)?;
         let checks = RESOURCES.map(checks);
@@ -55,6 +57,11 @@ impl Verification<'_> {
                 folded,
                 ..
             } = one;
+            if kind == identity::RESOURCE {
+                identities::compare(&mut identities, &instance, &id, folded)?;
+                self.looked_at_one()?;
+                continue;
+            }
             let known = RESOURCES
                 .into_iter()
                 .zip(&checks)
@@ -117,6 +124,7 @@ impl Verification<'_> {
                 return not_in_feed(resource, &[row.get(0)?, row.get(1)?]);
             }
         }
+        identities::end(&mut identities)?;
         memberships.check_all()?;
         Ok(counted)
     }

@@ -49,7 +49,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// The longest request that is read.
-const MAX_REQUEST_BYTES: usize = 64 * 1024;
+const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 
 /// What a reader takes at once: behind an answer that comes earlier, a client still writing is cut off.
 const AT_ONCE: usize = 8 * 1024;

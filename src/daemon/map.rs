@@ -1,0 +1,229 @@
+//! `musterd map import`, `pin` and `unpin`, carried out.
+
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::clock::SharedClock;
+use crate::config::settings::IdentitySettings;
+use crate::control::{Ended, Lines, Request};
+use crate::mirror::Mirror;
+use crate::mirror::profiles::{Imported, Piece};
+use crate::model::{InstanceName, Profile};
+
+/// Whose profiles, and how they are matched.
+#[derive(Clone, Copy)]
+pub struct Of<'a> {
+    /// The mirror.
+    pub mirror: &'a Mirror,
+    /// Wall time.
+    pub clock: &'a SharedClock,
+    /// The instance.
+    pub instance: &'a InstanceName,
+    /// What is configured.
+    pub settings: &'a IdentitySettings,
+}
+
+/// A piece of a list as a client sends it: see [`Piece`].
+#[derive(Debug)]
+struct Sent {
+    /// The range begins behind this profile.
+    after: Option<String>,
+    /// All profiles of the range.
+    profiles: Vec<Profile>,
+    /// Whether the range goes on to the last profile there is.
+    is_last: bool,
+    /// How many profiles the whole list would remove, or what is left of that.
+    removals: u64,
+    /// Whether that is meant, also above the guard.
+    yes: bool,
+}
+
+/// Carries out one of the requests `import`, `pin` and `unpin`; `None` for any other.
+///
+/// # Errors
+/// When the mirror cannot be used, the instance is not linked, or there is no such profile, user or pin.
+pub async fn carry_out(
+    of: Of<'_>,
+    request: Request,
+    lines: &Lines,
+    stop: &CancellationToken,
+) -> Option<anyhow::Result<Ended>> {
+    Some(match request {
+        Request::Import {
+            after,
+            profiles,
+            last,
+            removals,
+            yes,
+            ..
+        } => {
+            let sent = Sent {
+                after,
+                profiles,
+                is_last: last,
+                removals,
+                yes,
+            };
+            import(of, sent, lines, stop).await
+        }
+        Request::Pin {
+            profile, user_id, ..
+        } => pin(of, profile, Some(user_id)).await,
+        Request::Unpin { profile, .. } => pin(of, profile, None).await,
+        _ => return None,
+    })
+}
+
+/// The instance of such a request; `None` for any other.
+#[must_use]
+pub fn instance_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::Import { instance, .. }
+        | Request::Pin { instance, .. }
+        | Request::Unpin { instance, .. } => Some(instance),
+        _ => None,
+    }
+}
+
+/// Imports a piece of a list, in several transactions where one would be long. Tells what came of it in one row; with the last piece
+/// also how many profiles are in which state.
+///
+/// # Errors
+/// When the mirror cannot be used, or the instance is not linked. What earlier transactions imported stays: the same list once more goes
+/// on with the rest.
+async fn import(
+    of: Of<'_>,
+    sent: Sent,
+    lines: &Lines,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let profiles = &sent.profiles;
+    let is_sound = |one: &Profile| !one.profile.is_empty();
+    anyhow::ensure!(
+        profiles.iter().all(is_sound)
+            && profiles.is_sorted_by(|one, next| one.profile < next.profile),
+        "the profiles of a piece are not in order"
+    );
+    if sent.after.is_none()
+        && let Some(why) = too_many(of, &sent).await?
+    {
+        return Ok(Ended::Failed(why));
+    }
+    take_up_keys(of, stop).await?;
+    let mut piece = Piece {
+        instance: of.instance.clone(),
+        rules: of.settings.rules.clone(),
+        after: sent.after,
+        profiles: sent.profiles,
+        is_last: sent.is_last,
+        most_removals: sent.removals,
+        now: of.clock.now(),
+    };
+    let mut sum = Imported::default();
+    loop {
+        piece.now = of.clock.now();
+        let (returned, imported) = of
+            .mirror
+            .write(move |writer| {
+                let imported = writer.import(&piece)?;
+                Ok((piece, imported))
+            })
+            .await?;
+        piece = returned;
+        piece.most_removals -= imported.removed;
+        sum.created += imported.created;
+        sum.changed += imported.changed;
+        sum.removed += imported.removed;
+        of.mirror.move_long_log().await;
+        let Some(after) = imported.next_after else {
+            break;
+        };
+        if stop.is_cancelled() {
+            return Ok(Ended::Failed("stopped on the way: import again".to_owned()));
+        }
+        let done = piece.profiles.partition_point(|one| one.profile <= after);
+        piece.profiles.drain(..done);
+        piece.after = Some(after);
+    }
+    let states = match piece.is_last {
+        true => Some(states(of).await?),
+        false => None,
+    };
+    if let Some(states) = &states {
+        info!(instance = %of.instance, states = %json!(states), "a list of profiles was imported");
+    }
+    lines
+        .row(json!({
+            "instance": of.instance.as_str(),
+            "created": sum.created,
+            "changed": sum.changed,
+            "removed": sum.removed,
+            "states": states,
+        }))
+        .await;
+    Ok(Ended::Done)
+}
+
+/// Why an import may not remove so many, in words; `None` where it may.
+async fn too_many(of: Of<'_>, sent: &Sent) -> anyhow::Result<Option<String>> {
+    let name = of.instance.clone();
+    let n_profiles = of
+        .mirror
+        .read(move |reader| reader.n_profiles(&name))
+        .await?;
+    let limit = of.settings.removals;
+    if sent.yes || !limit.is_exceeded(sent.removals, n_profiles) {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{} of {n_profiles} profiles of `{}` are not in the list and would be removed, more than {} and more than {} % \
+         (`identity.removals`), nothing was changed: `--yes` says that this is meant",
+        sent.removals, of.instance, limit.at_least, limit.percent
+    )))
+}
+
+/// Before the first list of an instance the keys of its users are taken up, some thousand in a transaction.
+async fn take_up_keys(of: Of<'_>, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let (name, rules) = (of.instance.clone(), of.settings.rules.clone());
+        let next = of
+            .mirror
+            .write(move |writer| writer.take_up_keys(&name, &rules, after.as_deref()))
+            .await?;
+        if next.is_none() {
+            return Ok(());
+        }
+        anyhow::ensure!(!stop.is_cancelled(), "stopped before anything was imported");
+        of.mirror.move_long_log().await;
+        after = next;
+    }
+}
+
+async fn states(of: Of<'_>) -> anyhow::Result<Map<String, Value>> {
+    let name = of.instance.clone();
+    let counts = of
+        .mirror
+        .read(move |reader| reader.identity_counts(&name))
+        .await?;
+    Ok(counts
+        .into_iter()
+        .map(|(state, n)| (state, json!(n)))
+        .collect())
+}
+
+/// Links a profile to a user, whatever its keys say; `None` takes such a link away.
+///
+/// # Errors
+/// When there is no such profile or user, or no pin; when the mirror cannot be used.
+async fn pin(of: Of<'_>, profile: String, user_id: Option<String>) -> anyhow::Result<Ended> {
+    let (name, now) = (of.instance.clone(), of.clock.now());
+    of.mirror
+        .write(move |writer| match &user_id {
+            Some(user_id) => writer.pin(&name, &profile, user_id, now),
+            None => writer.unpin(&name, &profile, now),
+        })
+        .await?;
+    Ok(Ended::Done)
+}
