@@ -228,7 +228,8 @@ impl Applying<'_> {
         for living in &change.missing {
             let id = membership::id(group.as_str(), &living.member.id);
             let mut end = self.end(group, living, change.is_gone);
-            if change.is_gone || taken_over.is_some() && may_end {
+            let is_confirmed = change.state == ListState::Confirmed && may_end;
+            if change.is_gone || taken_over.is_some() && is_confirmed {
                 if let Some(hold_id) = taken_over {
                     end.record.reason = Reason::SourceChanged;
                     end.hold_id = Some(hold_id);
@@ -245,8 +246,9 @@ impl Applying<'_> {
                     .extend(approved.map(|hold_id| (hold_id, id, true)));
                 continue;
             }
-            // Kept by a hold, by a list that is not believed, or because a person said nothing of it.
-            if held.is_some() || approved.is_some() || !may_end {
+            // Kept by a hold, by a list that is not believed, or because a person said nothing of it. Another directory is no
+            // reason to believe a list that nobody has confirmed.
+            if held.is_some() || approved.is_some() || taken_over.is_some() || !may_end {
                 decided.is_settled = false;
                 continue;
             }
@@ -384,19 +386,28 @@ pub struct Lost {
 
 impl Stage {
     /// The groups whose list as it was read has less members than the mirror, in the order of ids. Who is in an open hold for
-    /// that already asks for nothing.
+    /// that already asks for nothing, unless another directory is taken over: that settles all holds.
     ///
     /// # Errors
     /// Of the databases.
-    pub fn lists_that_lost(&self, reader: &Reader, watch: &Watch) -> Result<Vec<Lost>, Error> {
+    pub fn lists_that_lost(
+        &self,
+        reader: &Reader,
+        watch: &Watch,
+        treatment: &Treatment,
+    ) -> Result<Vec<Lost>, Error> {
         let holds = OpenHolds::of(&reader.conn, watch)?;
+        let held = |group: &ResourceId| match treatment {
+            Treatment::TakenOver(_) => Ok(BTreeMap::new()),
+            _ => holds.of_group(group),
+        };
         let mut lost = Vec::new();
         self.each_staged(Which::After(None), &mut |staged| {
             if let Some(change) = change(&reader.conn, &self.key.instance, &staged)?
                 && !change.missing.is_empty()
                 && change.list.unreadable.is_none()
                 && change.state == ListState::Read
-                && change.any_missing_but(&holds.of_group(&staged.id)?, &staged.id)
+                && change.any_missing_but(&held(&staged.id)?, &staged.id)
             {
                 lost.push(Lost {
                     shown: change.list.members.len(),
@@ -495,3 +506,6 @@ impl Gate<'_> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use super::read::{Reading, blocking, with};
 use super::settle::put_row;
 use super::{Error, Phase};
 use crate::mirror::Reader;
-use crate::mirror::apply::Planned;
+use crate::mirror::apply::{Planned, Treatment};
 use crate::mirror::lists::{ListState, Lost};
 use crate::mirror::stage::Stage;
 use crate::model::{Base, Foreign, Member, MemberKind, MembersKnown, ResourceId, ResourceType};
@@ -29,13 +29,14 @@ pub(super) async fn settle(
     reading: &Reading,
     stage: Stage,
     reader: Reader,
+    treatment: &Treatment,
 ) -> Result<(Stage, Reader), Error> {
     if reading.source.resource != ResourceType::Group {
         return Ok((stage, reader));
     }
-    let watch = reading.watch();
+    let (watch, treated) = (reading.watch(), treatment.clone());
     let (stage, reader, lost) = blocking(move || {
-        let lost = stage.lists_that_lost(&reader, &watch)?;
+        let lost = stage.lists_that_lost(&reader, &watch, &treated)?;
         Ok((stage, reader, lost))
     })
     .await?;
@@ -44,9 +45,11 @@ pub(super) async fn settle(
     }
     let (stage, reader, lost) = set_aside(reading, stage, reader, lost).await?;
     let watch = reading.watch();
+    // Only a guard holds them: whoever takes another directory over asks, however many there are.
+    let is_guarded = matches!(treatment, Treatment::Guarded(_));
     let (mut stage, mut reader, too_many) = blocking(move || {
-        let planned = Planned::of(&stage, &reader, &watch)?;
-        let too_many = planned.would_hold_members(&reader, &watch)?;
+        let too_many = is_guarded
+            && Planned::of(&stage, &reader, &watch)?.would_hold_members(&reader, &watch)?;
         Ok((stage, reader, too_many))
     })
     .await?;

@@ -109,7 +109,7 @@ impl Reading {
             Treatment::HeldWhole(_) | Treatment::Left => (stage, reader),
             _ => {
                 let (stage, reader) = settle::doubtful(self, stage, reader).await?;
-                lists::settle(self, stage, reader).await?
+                lists::settle(self, stage, reader, &judgement.treatment).await?
             }
         };
         let (stage, reader, treatment) = self.plan(stage, reader, judgement.treatment).await?;

@@ -1,0 +1,189 @@
+//! What of a list ends, what waits, and what is written of it transaction by transaction.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::apply::{Applied, Batch, Finish, Planned};
+use super::super::read::Pin;
+use super::super::stage::StageKey;
+use super::super::testing::{FULL, USER, World, id, key, name, pin, proof};
+use super::*;
+use crate::model::{Mode, Row};
+use crate::reconcile::decode::decode;
+use crate::reconcile::guard::WindowLimit;
+
+const GROUP: ResourceType = ResourceType::Group;
+
+/// A group and the values of its members; an empty one is a member of whom nothing is shown.
+fn group(members: &[&str]) -> Row {
+    let members: Vec<_> = (members.iter())
+        .map(|member| json!({"value": member}))
+        .collect();
+    let raw = json!({"id": "g", "displayName": "Desk", "members": members}).to_string();
+    Row {
+        id: id("g"),
+        modified_at: None,
+        raw: raw.into(),
+    }
+}
+
+/// A mirror in which the group has these members.
+async fn with(members: &[&str]) -> World {
+    let mut world = World::new().await;
+    let both = Pin {
+        resources: vec![USER, GROUP],
+        ..pin("acme")
+    };
+    let linked = world.mirror.write(move |writer| writer.link(&[both]));
+    linked.await.unwrap();
+    sync(&mut world, members, ListState::Confirmed).await;
+    assert_eq!(living_members(&world), members.join(" "));
+    world
+}
+
+/// Guards that hold whatever is more than this.
+fn limited(world: &mut World, count: u64) {
+    let limit = WindowLimit {
+        at_least: count,
+        count,
+        percent: 100,
+        window: Duration::from_secs(24 * 3600),
+    };
+    world.limits.deactivations = limit.clone();
+    world.limits.memberships = limit;
+}
+
+fn blank_stage(world: &World) -> Stage {
+    let key = StageKey {
+        resource: GROUP,
+        ..key(Mode::Full)
+    };
+    let hour = Duration::from_secs(3600);
+    Stage::open(None, &key, &world.reader(), world.now, hour)
+        .unwrap()
+        .0
+}
+
+/// The group was read alone, and this is thought of its list.
+fn put(world: &World, stage: &mut Stage, members: &[&str], state: ListState) {
+    let arrived = decode(GROUP, &group(members)).unwrap();
+    stage.put_asked(world.mirror.base(), arrived).unwrap();
+    stage.judge_list(&id("g"), state).unwrap();
+}
+
+/// What the transactions of one sync of groups share, guarded, and what its last one writes.
+async fn ending(world: &mut World, stage: &Stage) -> (Batch, Finish) {
+    let (mut batch, mut finish) = world.ending(stage).await;
+    finish.sync.resource = GROUP;
+    batch.watch.resource = GROUP;
+    let reader = world.reader();
+    batch.watch.baseline_at = reader.source(&name("acme"), GROUP).unwrap().baseline_at;
+    batch.treatment = Treatment::Guarded(Planned::of(stage, &reader, &batch.watch).unwrap());
+    (batch, finish)
+}
+
+async fn one_transaction(
+    world: &World,
+    mut stage: Stage,
+    (batch, finish): &(Batch, Finish),
+    after: Option<ResourceId>,
+) -> (Stage, Applied) {
+    let (batch, finish) = (batch.clone(), finish.clone());
+    let written = world.mirror.write(move |writer| {
+        let applied = writer.apply(&mut stage, &batch, after.as_ref(), &finish)?;
+        Ok((stage, applied))
+    });
+    written.await.unwrap()
+}
+
+/// All transactions of a sync, of so many records each. Guarded, unless it is treated otherwise.
+async fn apply(
+    world: &mut World,
+    mut stage: Stage,
+    treatment: Option<Treatment>,
+    limit: usize,
+) -> Vec<Applied> {
+    let mut ends = ending(world, &stage).await;
+    ends.0.limit = limit;
+    ends.0.treatment = treatment.unwrap_or(ends.0.treatment);
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let (returned, applied) = one_transaction(world, stage, &ends, after.take()).await;
+        (stage, after) = (returned, applied.next_after.clone());
+        all.push(applied);
+        if after.is_none() {
+            assert_eq!(world.difference(), None);
+            return all;
+        }
+    }
+}
+
+async fn sync(world: &mut World, members: &[&str], state: ListState) -> Vec<Applied> {
+    let mut stage = blank_stage(world);
+    put(world, &mut stage, members, state);
+    apply(world, stage, None, FULL.limit).await
+}
+
+fn text(world: &World, sql: &str) -> String {
+    world.ask::<Option<String>>(sql).unwrap_or_default()
+}
+
+fn living_members(world: &World) -> String {
+    text(
+        world,
+        "SELECT group_concat(member_id, ' ') FROM
+             (SELECT member_id FROM memberships WHERE ended_at IS NULL ORDER BY member_id)",
+    )
+}
+
+fn held(world: &World) -> String {
+    text(
+        world,
+        "SELECT group_concat(id, ' ') FROM (SELECT id FROM hold_changes WHERE state = 'held' ORDER BY id)",
+    )
+}
+
+#[tokio::test]
+async fn taking_another_directory_over_ends_by_a_confirmed_list_alone() {
+    use ListState::{Confirmed, Cut, Read, Unasked, Unknown};
+    for state in [Read, Unasked, Cut, Unknown, Confirmed] {
+        let mut world = with(&["a", "b", "c"]).await;
+        // The group is gone from it, and that is held.
+        let mut stage = blank_stage(&world);
+        let base = world.mirror.base();
+        stage.put_gone(base, &id("g"), &proof(world.now)).unwrap();
+        let whole = Treatment::HeldWhole("another directory".to_owned());
+        apply(&mut world, stage, Some(whole), FULL.limit).await;
+        assert_eq!(held(&world), "g");
+        let mut stage = blank_stage(&world);
+        put(&world, &mut stage, &["a"], state);
+        apply(&mut world, stage, Some(Treatment::TakenOver(1)), FULL.limit).await;
+        let expected = match state {
+            Confirmed => "a",
+            _ => "a b c",
+        };
+        assert_eq!(living_members(&world), expected, "{state:?}");
+        assert_eq!(held(&world), "");
+    }
+}
+
+/// Whoever takes over settles all holds, so that it must look at those who are held as well.
+#[tokio::test]
+async fn who_is_held_is_asked_for_again_only_by_a_take_over() {
+    let mut world = with(&["a", "b", "c", "d"]).await;
+    limited(&mut world, 2);
+    sync(&mut world, &["a"], ListState::Confirmed).await;
+    assert_eq!(held(&world), "g/b g/c g/d");
+    let mut stage = blank_stage(&world);
+    put(&world, &mut stage, &["a"], ListState::Read);
+    let (batch, _) = ending(&mut world, &stage).await;
+    let lost = |treatment: &Treatment| {
+        let lost = stage.lists_that_lost(&world.reader(), &batch.watch, treatment);
+        lost.unwrap().len()
+    };
+    assert_eq!(
+        (lost(&batch.treatment), lost(&Treatment::TakenOver(2))),
+        (0, 1)
+    );
+}
