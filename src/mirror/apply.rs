@@ -255,14 +255,8 @@ impl Work<'_> {
         for kept in &passed.kept {
             self.applied.held += u64::from(self.stage.hold(kept)?);
         }
-        let resolved = passed
-            .resolved
-            .iter()
-            .map(|hold_id| (*hold_id, Left::Resolved));
-        let released = passed.hold_id.map(|hold_id| (hold_id, Left::Released));
-        for (hold_id, state) in resolved.chain(released) {
-            self.writer.leave_hold(hold_id, self.resource, &id, state)?;
-            self.left.insert(hold_id);
+        for hold_id in &passed.resolved {
+            self.leave(*hold_id, &id, Left::Resolved)?;
         }
         let is_gone = (passed.due.written()).is_some_and(|record| record.after.gone_at.is_some());
         let change = match (self.resource, change) {
@@ -393,7 +387,18 @@ impl Work<'_> {
         let (record, columns) = *due;
         let seq = self.pen.write(known, &record, &columns, passed.hold_id)?;
         self.count(record.kind);
+        // With its record and not before: a group that is gone may get that in a later transaction, which must find it held.
+        if let Some(hold_id) = passed.hold_id {
+            self.leave(hold_id, &record.id, Left::Released)?;
+        }
         Ok(Some(seq))
+    }
+
+    /// The resource leaves a hold.
+    fn leave(&mut self, hold_id: i64, id: &ResourceId, state: Left) -> Result<(), Error> {
+        self.writer.leave_hold(hold_id, self.resource, id, state)?;
+        self.left.insert(hold_id);
+        Ok(())
     }
 
     fn count(&mut self, kind: Kind) {
@@ -450,6 +455,9 @@ impl Work<'_> {
                 }
                 let kind = record.kind;
                 self.count(kind);
+                if let Some(hold_id) = passed.hold_id {
+                    self.leave(hold_id, id, Left::Released)?;
+                }
                 return Ok(());
             }
             Due::Nothing(fingerprint) => {

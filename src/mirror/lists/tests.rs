@@ -187,3 +187,32 @@ async fn who_is_held_is_asked_for_again_only_by_a_take_over() {
         (0, 1)
     );
 }
+
+#[tokio::test]
+async fn a_group_that_is_gone_stays_in_its_hold_until_its_own_record_is_written() {
+    let members = ["a", "b", "c", "d", "e"];
+    let mut world = with(&members).await;
+    limited(&mut world, 0);
+    let gone = |world: &World| {
+        let mut stage = blank_stage(world);
+        let base = world.mirror.base();
+        stage.put_gone(base, &id("g"), &proof(world.now)).unwrap();
+        stage
+    };
+    let stage = gone(&world);
+    apply(&mut world, stage, None, FULL.limit).await;
+    assert_eq!(
+        (&*held(&world), &*living_members(&world)),
+        ("g", "a b c d e")
+    );
+    let stage = gone(&world);
+    let applied = apply(&mut world, stage, Some(Treatment::Approved(1)), 2).await;
+    assert!(applied.len() > 2, "{applied:?}");
+    assert_eq!(applied.iter().map(|one| one.deactivated).sum::<u64>(), 6);
+    assert!(world.ask::<bool>("SELECT gone_at IS NOT NULL FROM groups"));
+    assert_eq!(living_members(&world), "");
+    let last = "SELECT resource || ' ' || hold_id FROM changes ORDER BY seq DESC LIMIT 1";
+    assert_eq!(text(&world, last), "Group 1");
+    let states = "SELECT holds.state || ' ' || hold_changes.state FROM holds JOIN hold_changes ON hold_id = holds.id";
+    assert_eq!(text(&world, states), "approved released");
+}
