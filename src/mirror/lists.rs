@@ -29,6 +29,7 @@ pub use super::staged::ListState;
 #[derive(Serialize, Deserialize)]
 struct StagedList {
     members: Vec<(String, MemberKind, Option<String>)>,
+    n_arrived: usize,
     unreadable: Option<String>,
 }
 
@@ -38,6 +39,7 @@ pub(super) fn to_text(list: &MemberList) -> rusqlite::Result<String> {
         members: (list.members.iter())
             .map(|member| (member.id.clone(), member.kind, member.label.clone()))
             .collect(),
+        n_arrived: list.n_arrived,
         unreadable: list.unreadable.clone(),
     };
     super::column::to_json(&kept)
@@ -50,6 +52,7 @@ pub(super) fn of_text(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<Me
         members: (kept.members.into_iter())
             .map(|(id, kind, label)| Member { id, kind, label })
             .collect(),
+        n_arrived: kept.n_arrived,
         unreadable: kept.unreadable,
         mislinked: 0,
     }))

@@ -122,8 +122,8 @@ const CACHED_STATEMENTS: usize = 32;
 /// What must be free on the disk: as much as the mirror's log becomes before it is moved into the file, while the stage lies there.
 const MIN_FREE_BYTES: u64 = super::LONG_LOG_BYTES;
 
-/// Changes with the tables below.
-const STAGE_VERSION: i64 = 8;
+/// Changes with the tables below, and with what is kept in them.
+const STAGE_VERSION: i64 = 9;
 
 const TABLES: &str = "
     CREATE TABLE stage (

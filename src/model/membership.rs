@@ -42,6 +42,8 @@ pub struct Member {
 pub struct MemberList {
     /// In the order of ids, each once.
     pub members: Vec<Member>,
+    /// How many there were as it arrived, doubles and empty ones included.
+    pub n_arrived: usize,
     /// Why not all of it could be read, with the path; nothing can be missing from such a list.
     pub unreadable: Option<String>,
     /// Members whose link leads to somebody else: their value counts (facts page, section 9.1).

@@ -61,7 +61,8 @@ fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
     Ok(Arrived {
         resource,
         id: row.id.clone(),
-        members: (resource == ResourceType::Group).then(|| members::list(parsed.members())),
+        members: (resource == ResourceType::Group)
+            .then(|| members::list(parsed.members(), members::count_arrived(text))),
         canonical,
         created_at: parsed.created_at(),
         modified_at: row.modified_at,

@@ -2,23 +2,35 @@
 
 use std::cmp::Ordering;
 
+use serde::de::IgnoredAny;
+
 use super::canonical::Node;
 use super::mapping::text;
+use super::peek::Members;
 use super::tree::write_text;
 use crate::model::{Member, MemberKind, MemberList, MembersKnown};
 
 /// Lists may be cut at so many, and at a multiple of it, without a word (facts page, section 10).
 const CAP: usize = 100;
 
-/// Reads the members of a group. What cannot be read of them is told, and costs nobody else (promise P9).
+/// Reads the members of a group, of which so many arrived. What cannot be read of them is told, and costs nobody else
+/// (promise P9).
 #[must_use]
-pub(super) fn list(node: Option<&Node<'_>>) -> MemberList {
-    let mut list = MemberList::default();
+pub(super) fn list(node: Option<&Node<'_>>, n_arrived: usize) -> MemberList {
     let elements = match node {
         None => &[],
         Some(Node::List(elements)) => elements.as_slice(),
         Some(single) => std::slice::from_ref(single),
     };
+    let mut list = MemberList {
+        n_arrived: n_arrived.max(elements.len()),
+        ..MemberList::default()
+    };
+    // A member whose fields were blanked is a member, and nobody knows which.
+    let n_empty = list.n_arrived - elements.len();
+    if n_empty > 0 {
+        list.unreadable = Some(format!("`members`: {n_empty} of {n_arrived} are empty"));
+    }
     for (place, element) in elements.iter().enumerate() {
         match member(element) {
             Some((member, is_mislinked)) => {
@@ -36,6 +48,22 @@ pub(super) fn list(node: Option<&Node<'_>>) -> MemberList {
         .sort_by(|a, b| (&a.id, a.kind, &a.label).cmp(&(&b.id, b.kind, &b.label)));
     list.members.dedup_by(|later, first| later.id == first.id);
     list
+}
+
+/// How many members a group has as it arrives, whatever is in them; what is no list has none.
+#[must_use]
+pub(super) fn count_arrived(json: &str) -> usize {
+    let mut attributes = Members::of(json);
+    while let Some(name) = attributes.name() {
+        let Some(value) = attributes.value() else {
+            break;
+        };
+        if name.is("members") {
+            let elements: Result<Vec<IgnoredAny>, _> = serde_json::from_str(value);
+            return elements.map_or(0, |elements| elements.len());
+        }
+    }
+    0
 }
 
 /// One member, and whether its link leads to another id than its value.
@@ -110,10 +138,10 @@ pub fn compare<K>(
     (came, missing)
 }
 
-/// Whether a list ends where one that is cut would end.
+/// Whether a list ends where one that is cut would end: by what arrived, in which somebody may stand twice.
 #[must_use]
 pub fn ends_at_cap(list: &MemberList) -> bool {
-    !list.members.is_empty() && list.members.len().is_multiple_of(CAP)
+    list.n_arrived > 0 && list.n_arrived.is_multiple_of(CAP)
 }
 
 /// Whether two answers about one group show the same members. Their names are no matter.
@@ -206,7 +234,8 @@ mod tests {
     fn read(members: &serde_json::Value) -> (MemberList, String) {
         let text = json!({"id": "g", "displayName": "Desk", "members": members}).to_string();
         let group = Resource::parse(ResourceType::Group, &text).unwrap();
-        (list(group.members()), group.to_text())
+        let list = list(group.members(), count_arrived(&text));
+        (list, group.to_text())
     }
 
     fn ids(list: &MemberList) -> Vec<&str> {
@@ -219,8 +248,10 @@ mod tests {
             kind: MemberKind::User,
             label: None,
         };
+        let members: Vec<Member> = ids.into_iter().map(member).collect();
         MemberList {
-            members: ids.into_iter().map(member).collect(),
+            n_arrived: members.len(),
+            members,
             ..MemberList::default()
         }
     }
@@ -263,6 +294,27 @@ mod tests {
     }
 
     #[test]
+    fn members_that_are_blank_are_members_that_cannot_be_read() {
+        let blank = json!({"value": "", "display": "", "$ref": ""});
+        for blank in [blank, json!({}), json!(null), json!("")] {
+            let (list, _) = read(&json!([{"value": "a"}, blank, {"value": "b"}]));
+            assert_eq!((ids(&list), list.n_arrived), (vec!["a", "b"], 3), "{blank}");
+            assert_eq!(
+                list.unreadable.as_deref(),
+                Some("`members`: 1 of 3 are empty")
+            );
+            let (list, _) = read(&json!([blank]));
+            assert!(list.unreadable.is_some() && list.members.is_empty());
+        }
+        let whole = json!([{"value": "a"}, {"value": "a", "$ref": null}]);
+        assert_eq!(read(&whole).0.unreadable, None);
+        assert_eq!(
+            count_arrived(r#"{"x":{"members":[1]},"MEMBERS":[{},[2,3],"]"],"y":1}"#),
+            3
+        );
+    }
+
+    #[test]
     fn a_link_to_somebody_else_is_counted_and_the_value_counts() {
         let (list, _) = read(&json!([
             {"value": "a", "$ref": "https://x/Users/b"},
@@ -294,6 +346,11 @@ mod tests {
         };
         assert!(long(100) && long(200) && long(5_000));
         assert!(!long(0) && !long(99) && !long(101));
+        // One stands there twice: the list is as long as a cut one all the same.
+        let mut doubled: Vec<_> = (0..99).map(|n| json!({"value": n})).collect();
+        doubled.push(json!({"value": 7}));
+        let (doubled, _) = read(&doubled.into());
+        assert_eq!((doubled.members.len(), ends_at_cap(&doubled)), (99, true));
         assert_eq!(disbelieved(&list_of([])), MembersKnown::Unknown);
         assert_eq!(disbelieved(&list_of(["a"])), MembersKnown::Cut);
     }
