@@ -18,9 +18,6 @@ use crate::scim::client::Asked;
 /// Of those who are missing from one list, so many are asked whether they say to be in the group.
 const USERS_ASKED: usize = 3;
 
-/// After so many users who say nothing of groups nobody else is asked: the instance does not show them.
-const ENOUGH_SILENT_USERS: u32 = 3;
-
 /// Groups that may be asked for to see whether any members are in sight.
 const WITNESSES: usize = 3;
 
@@ -134,9 +131,19 @@ async fn judge_all(
 #[derive(Default)]
 struct Asking {
     silence: Silence,
-    /// Users who were shown without any group, while none was shown with one.
-    silent_users: u32,
-    groups_are_shown: bool,
+    /// The same of users: groups may be answered for while they are not.
+    silence_of_users: Silence,
+}
+
+/// What those who are missing from a list say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// One of them says to be in the group.
+    Against,
+    /// None of them does who was answered for. Who is not there any more is in no group, and one who shows no groups says nothing.
+    Nothing,
+    /// They were asked for, and there was no answer.
+    Unheard,
 }
 
 impl Asking {
@@ -169,10 +176,11 @@ impl Asking {
         let Some(Missing { members, shown }) = missing else {
             return Ok((stage, reader));
         };
-        let state = match self.is_named_by(reading, &group, &members).await? {
-            true if shown == 0 => ListState::Unknown,
-            true => ListState::Cut,
-            false => ListState::Confirmed,
+        let state = match self.word_of(reading, &group, &members).await? {
+            Word::Against if shown == 0 => ListState::Unknown,
+            Word::Against => ListState::Cut,
+            Word::Unheard => ListState::Unknown,
+            Word::Nothing => ListState::Confirmed,
         };
         let (reader, stage) = with(reader, move |_| {
             stage.judge_list(&group, state)?;
@@ -182,35 +190,42 @@ impl Asking {
         Ok((stage, reader))
     }
 
-    /// Whether any of those who are missing from the list says to be in the group.
-    async fn is_named_by(
+    /// What those who are missing from the list say of it. Nobody is spared because others said nothing: whoever left his only
+    /// group shows none either.
+    async fn word_of(
         &mut self,
         reading: &Reading,
         group: &ResourceId,
         missing: &[Member],
-    ) -> Result<bool, Error> {
+    ) -> Result<Word, Error> {
         let users = missing.iter().filter(|one| one.kind == MemberKind::User);
-        for user in users.take(USERS_ASKED) {
-            if !self.groups_are_shown && self.silent_users >= ENOUGH_SILENT_USERS {
-                return Ok(false);
+        let users = users.map(|user| ResourceId::new(user.id.clone()));
+        let mut word = Word::Nothing;
+        let mut is_heard = false;
+        for user in users.filter(ResourceId::is_askable).take(USERS_ASKED) {
+            if self.silence_of_users.is_long() {
+                word = Word::Unheard;
+                break;
             }
-            let id = ResourceId::new(user.id.clone());
-            let row = match reading.session.get(ResourceType::User, &id).await {
-                Ok(Asked::Found(row)) => row,
-                Err(error) if error.is_cancelled() => return Err(error.into()),
-                Ok(_) | Err(_) => continue,
-            };
-            match members::groups_of_user(&row.raw) {
-                None => self.silent_users += 1,
-                Some(groups) => {
-                    self.groups_are_shown |= !groups.is_empty();
+            let answer = reading.session.get(ResourceType::User, &user).await;
+            self.silence_of_users.note(answer.is_ok());
+            match answer {
+                Ok(Asked::Found(row)) => {
+                    is_heard = true;
+                    let groups = members::groups_of_user(&row.raw).unwrap_or_default();
                     if groups.iter().any(|one| one == group.as_str()) {
-                        return Ok(true);
+                        return Ok(Word::Against);
                     }
                 }
+                Ok(Asked::NotFound) => is_heard = true,
+                Err(error) if error.is_cancelled() => return Err(error.into()),
+                Ok(Asked::Unclear(_)) | Err(_) => word = Word::Unheard,
             }
         }
-        Ok(false)
+        Ok(match is_heard {
+            true => Word::Nothing,
+            false => word,
+        })
     }
 }
 
