@@ -225,6 +225,7 @@ impl Applying<'_> {
             ..Decided::default()
         };
         let may_end = change.may_end();
+        let mut stays = false;
         if change.is_gone || may_end {
             decided.left = standing_no_more(&open, &change);
         }
@@ -241,7 +242,7 @@ impl Applying<'_> {
                 continue;
             }
             let held = open.get(&id).copied();
-            if approved.is_some() && held == approved && change.state == ListState::Confirmed {
+            if approved.is_some() && held == approved && is_confirmed {
                 end.hold_id = approved;
                 decided.entries.push(end);
                 decided
@@ -252,6 +253,7 @@ impl Applying<'_> {
             // Kept by a hold, by a list that is not believed, or because a person said nothing of it. Another directory is no
             // reason to believe a list that nobody has confirmed.
             if held.is_some() || approved.is_some() || taken_over.is_some() || !may_end {
+                stays = true;
                 decided.is_settled = false;
                 continue;
             }
@@ -282,6 +284,10 @@ impl Applying<'_> {
         }
         if !may_end && !change.is_gone {
             decided.is_settled = false;
+        }
+        if approved.is_some() && stays && decided.known == Some(MembersKnown::All) {
+            // Of those who are missing still nobody has said anything.
+            decided.known = None;
         }
         Ok(decided)
     }

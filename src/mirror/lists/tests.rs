@@ -125,6 +125,13 @@ async fn sync(world: &mut World, members: &[&str], state: ListState) -> Vec<Appl
     apply(world, stage, None, FULL.limit).await
 }
 
+/// A person approves the first hold, and the instance answers this.
+async fn approve(world: &mut World, members: &[&str]) -> Vec<Applied> {
+    let mut stage = blank_stage(world);
+    put(world, &mut stage, members, ListState::Confirmed);
+    apply(world, stage, Some(Treatment::Approved(1)), FULL.limit).await
+}
+
 fn text(world: &World, sql: &str) -> String {
     world.ask::<Option<String>>(sql).unwrap_or_default()
 }
@@ -142,6 +149,10 @@ fn held(world: &World) -> String {
         world,
         "SELECT group_concat(id, ' ') FROM (SELECT id FROM hold_changes WHERE state = 'held' ORDER BY id)",
     )
+}
+
+fn known(world: &World) -> String {
+    text(world, "SELECT members_known FROM groups")
 }
 
 #[tokio::test]
@@ -215,4 +226,29 @@ async fn a_group_that_is_gone_stays_in_its_hold_until_its_own_record_is_written(
     assert_eq!(text(&world, last), "Group 1");
     let states = "SELECT holds.state || ' ' || hold_changes.state FROM holds JOIN hold_changes ON hold_id = holds.id";
     assert_eq!(text(&world, states), "approved released");
+}
+
+#[tokio::test]
+async fn approving_ends_nobody_by_a_list_that_cannot_be_read() {
+    let mut world = with(&["a", "b", "c", "d"]).await;
+    limited(&mut world, 2);
+    sync(&mut world, &["a"], ListState::Confirmed).await;
+    assert_eq!(held(&world), "g/b g/c g/d");
+    approve(&mut world, &["a", ""]).await;
+    assert_eq!(living_members(&world), "a b c d");
+    assert_eq!(held(&world), "g/b g/c g/d");
+    assert_eq!(known(&world), "unknown");
+}
+
+#[tokio::test]
+async fn approving_says_that_all_are_known_only_where_nobody_is_missing_still() {
+    let mut world = with(&["a", "b", "c", "d"]).await;
+    limited(&mut world, 2);
+    sync(&mut world, &["a"], ListState::Confirmed).await;
+    sync(&mut world, &["a"], ListState::Cut).await;
+    assert_eq!((&*held(&world), &*known(&world)), ("g/b g/c g/d", "cut"));
+    // Of `a` the person said nothing.
+    approve(&mut world, &["e"]).await;
+    assert_eq!((&*held(&world), &*living_members(&world)), ("", "a e"));
+    assert_eq!(known(&world), "cut");
 }
