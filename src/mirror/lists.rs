@@ -82,10 +82,20 @@ impl Change {
         !self.came.is_empty() || !self.missing.is_empty()
     }
 
-    /// Whether anybody is missing who is not held.
-    fn any_missing_but(&self, held: &BTreeMap<ResourceId, i64>, group: &ResourceId) -> bool {
+    /// How many are missing who are not held.
+    pub(super) fn n_missing_but(
+        &self,
+        held: &BTreeMap<ResourceId, i64>,
+        group: &ResourceId,
+    ) -> usize {
         let id = |one: &Living| membership::id(group.as_str(), &one.member.id);
-        held.is_empty() || self.missing.iter().any(|one| !held.contains_key(&id(one)))
+        match held.is_empty() {
+            true => self.missing.len(),
+            false => {
+                let missing = self.missing.iter();
+                missing.filter(|one| !held.contains_key(&id(one))).count()
+            }
+        }
     }
 
     /// Whether who is missing may end by it, or be held.
@@ -413,10 +423,9 @@ impl Stage {
         let mut lost = Vec::new();
         self.each_staged(Which::After(None), &mut |staged| {
             if let Some(change) = change(&reader.conn, &self.key.instance, &staged)?
-                && !change.missing.is_empty()
                 && change.list.unreadable.is_none()
                 && change.state == ListState::Read
-                && change.any_missing_but(&held(&staged.id)?, &staged.id)
+                && change.n_missing_but(&held(&staged.id)?, &staged.id) > 0
             {
                 lost.push(Lost {
                     shown: change.list.members.len(),

@@ -49,8 +49,8 @@ impl Planned {
             if let (Some(change), Due::Record(..) | Due::Nothing(_)) = (&change, &due) {
                 planned.unguarded += change.came.len() as u64;
                 if change.may_end() && !change.missing.is_empty() {
-                    let held = holds.of_group(&id)?.len() as u64;
-                    let missing = (change.missing.len() as u64).saturating_sub(held);
+                    // Who is held and is shown again is none of them.
+                    let missing = change.n_missing_but(&holds.of_group(&id)?, &id) as u64;
                     let of_group = Concern::GroupMembership(id.as_str().to_owned());
                     for concern in [Concern::Membership, of_group] {
                         *planned.concerns.entry(concern).or_default() += missing;

@@ -252,3 +252,29 @@ async fn approving_says_that_all_are_known_only_where_nobody_is_missing_still() 
     assert_eq!((&*held(&world), &*living_members(&world)), ("", "a e"));
     assert_eq!(known(&world), "cut");
 }
+
+#[tokio::test]
+async fn who_is_held_and_comes_back_makes_no_room_for_others_to_leave() {
+    let all = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut world = with(&all).await;
+    limited(&mut world, 2);
+    sync(&mut world, &all[3..], ListState::Confirmed).await;
+    assert_eq!(held(&world), "g/a g/b g/c");
+    // Those three are back, and three others left.
+    let mut stage = blank_stage(&world);
+    put(
+        &world,
+        &mut stage,
+        &["a", "b", "c", "d"],
+        ListState::Confirmed,
+    );
+    let (batch, _) = ending(&mut world, &stage).await;
+    let Treatment::Guarded(planned) = &batch.treatment else {
+        panic!("it is guarded");
+    };
+    let holds = planned.would_hold_members(&world.reader(), &batch.watch);
+    assert!(holds.unwrap());
+    apply(&mut world, stage, None, FULL.limit).await;
+    assert_eq!(held(&world), "g/e g/f g/g");
+    assert_eq!(living_members(&world), all.join(" "));
+}
