@@ -1,6 +1,6 @@
 //! What one transaction writes: staged resources become change records, users and fingerprints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -301,8 +301,10 @@ impl Work<'_> {
         for kept in &decided.kept {
             self.applied.held += u64::from(self.stage.hold(kept)?);
         }
+        let mut released: BTreeMap<&ResourceId, Vec<i64>> = BTreeMap::new();
         for (hold_id, member, is_released) in &decided.left {
             if *is_released {
+                released.entry(member).or_default().push(*hold_id);
                 continue;
             }
             self.writer
@@ -330,13 +332,11 @@ impl Work<'_> {
                 Kind::Create => self.applied.created += 1,
                 Kind::Update | Kind::Deactivate => self.applied.deactivated += 1,
             }
-            let released = decided.left.iter();
-            for (hold_id, member, _) in released
-                .filter(|(_, member, is_released)| *is_released && *member == entry.record.id)
-            {
+            for hold_id in released.remove(&entry.record.id).into_iter().flatten() {
+                let member = &entry.record.id;
                 self.writer
-                    .leave_hold(*hold_id, membership, member, Left::Released)?;
-                self.left.insert(*hold_id);
+                    .leave_hold(hold_id, membership, member, Left::Released)?;
+                self.left.insert(hold_id);
             }
             n_written += 1;
         }

@@ -417,28 +417,31 @@ pub(super) struct OpenHolds<'a> {
     resource: ResourceType,
     /// As a rule there are none, and nobody needs to be looked up.
     any: bool,
+    /// The same of memberships.
+    any_members: bool,
 }
 
 impl<'a> OpenHolds<'a> {
     pub(super) fn of(conn: &'a Connection, watch: &'a Watch) -> Result<Self, Error> {
         let instance = watch.instance.as_str();
-        let any = conn
-            .prepare_cached(
-                "SELECT 1 FROM holds
-                 WHERE instance = ?1 AND state = 'open' AND guard <> 'source_changed'",
-            )?
-            .exists([instance])?;
+        let mut open = conn.prepare_cached(
+            "SELECT 1 FROM holds
+             WHERE instance = ?1 AND state = 'open' AND guard <> 'source_changed'
+               AND EXISTS (SELECT 1 FROM hold_changes WHERE hold_id = holds.id AND hold_changes.resource = ?2)",
+        )?;
+        let mut any = |resource: ResourceType| open.exists([instance, resource.as_str()]);
         Ok(Self {
             conn,
             instance,
             resource: watch.resource,
-            any,
+            any: any(watch.resource)?,
+            any_members: watch.resource == ResourceType::Group && any(ResourceType::Membership)?,
         })
     }
 
     /// What is held of the memberships of a group, and by which hold.
     pub(super) fn of_group(&self, group: &ResourceId) -> Result<BTreeMap<ResourceId, i64>, Error> {
-        if !self.any {
+        if !self.any_members {
             return Ok(BTreeMap::new());
         }
         let [first, behind] = membership::range(group.as_str());
