@@ -174,10 +174,22 @@ impl<'a> Writer<'a> {
         })?;
         if let (None, Some(after)) = (&work.applied.next_after, after) {
             let which = Which::DoubtedUpTo(after);
+            let is_bounded = batch.watch.resource == ResourceType::Group;
+            let mut settled = Vec::new();
             work.stage.each_staged(which, &mut |staged| {
-                work.settle(&mut lookup, staged, false)?;
+                let id = staged.id.clone();
+                if !work.settle(&mut lookup, staged, is_bounded)? {
+                    work.applied.next_after = Some(after.clone());
+                    return Ok(ControlFlow::Break(()));
+                }
+                settled.push(id);
                 Ok(ControlFlow::Continue(()))
             })?;
+            if work.applied.next_after.is_some() {
+                // The next transaction begins with the list that is written in part. What this one has written of the others is
+                // no reason to look at them again.
+                work.stage.doubt_no_more(&settled)?;
+            }
         }
         let Work {
             pen,

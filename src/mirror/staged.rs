@@ -426,6 +426,17 @@ impl Stage {
         Ok(inserted > 0)
     }
 
+    /// Forgets that these were doubtful: they are applied.
+    pub(super) fn doubt_no_more(&self, ids: &[ResourceId]) -> Result<(), Error> {
+        let mut mark = self
+            .conn
+            .prepare_cached("UPDATE staged SET doubted = 0 WHERE id = ?1")?;
+        for id in ids {
+            mark.execute([id.as_str()])?;
+        }
+        Ok(())
+    }
+
     /// Notes that these were doubtful, so that the last transaction looks at them once more.
     pub(super) fn doubt(&self, ids: &[ResourceId]) -> Result<(), Error> {
         let mut mark = self

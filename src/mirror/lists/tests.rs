@@ -278,3 +278,33 @@ async fn who_is_held_and_comes_back_makes_no_room_for_others_to_leave() {
     assert_eq!(held(&world), "g/e g/f g/g");
     assert_eq!(living_members(&world), all.join(" "));
 }
+
+#[tokio::test]
+async fn a_long_list_that_was_doubtful_is_written_in_several_transactions_too() {
+    let mut world = with(&["a"]).await;
+    let mut stage = blank_stage(&world);
+    let arrived = decode(GROUP, &group(&["a", "x"])).unwrap();
+    let base = world.mirror.base();
+    stage
+        .put(&world.reader(), base, vec![arrived], Vec::new())
+        .unwrap();
+    // Another sync reads it meanwhile.
+    sync(&mut world, &["a", "b"], ListState::Confirmed).await;
+    let mut ends = ending(&mut world, &stage).await;
+    ends.0.limit = 2;
+    let (mut stage, applied) = one_transaction(&world, stage, &ends, None).await;
+    assert_eq!(applied.doubtful, [id("g")]);
+    let all = ["a", "b", "c", "d", "e", "f", "h"];
+    put(&world, &mut stage, &all, ListState::Confirmed);
+    let mut created = Vec::new();
+    let mut after = Some(id("g"));
+    while let Some(behind) = after {
+        let (returned, applied) = one_transaction(&world, stage, &ends, Some(behind)).await;
+        assert!(applied.doubtful.is_empty());
+        created.push(applied.created);
+        (stage, after) = (returned, applied.next_after);
+    }
+    assert_eq!(created, [2, 2, 1]);
+    assert_eq!(living_members(&world), all.join(" "));
+    assert_eq!(world.difference(), None);
+}
