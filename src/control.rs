@@ -71,7 +71,7 @@ pub enum Request {
         last: bool,
         /// How many profiles the whole list would remove, or what is left of that.
         removals: u64,
-        /// Whether that is meant, also above the guard.
+        /// Whether that is meant, also above the guard, and of profiles that a person pinned or has to decide about.
         yes: bool,
     },
     /// Link a profile to a user, whatever its keys say.

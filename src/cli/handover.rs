@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::{Exit, Failure, Misconfigured};
 use super::outside;
+use crate::config::settings::InstanceSettings;
 use crate::config::{self, Secrets, Settings};
 use crate::control::{self, Ended, Execute as _, Line, Lines, Request};
 use crate::daemon::execute::{self, Executor};
@@ -227,6 +228,16 @@ async fn alone(
                 // A mistyped name leaves no empty mirror behind.
                 link::named(&link::prepare(&settings, &surroundings)?, instances)?;
             }
+            if let Some(instance) = map::instance_of(&request) {
+                configured(&settings, instance)?;
+                let path = &settings.mirror.path;
+                // Without a mirror there is nobody to be linked to.
+                anyhow::ensure!(
+                    path.try_exists()?,
+                    "there is no mirror `{}` yet",
+                    path.display()
+                );
+            }
             let mirror = Mirror::open(&settings.mirror.path, &outside::epoch()?)?;
             let ended = in_mirror(config, &settings, mirror.clone(), request, lines, stop).await;
             mirror.close().await?;
@@ -255,11 +266,7 @@ async fn in_mirror(
         return removal::remove(&mirror, &surroundings.clock, &name, &lines, &stop).await;
     }
     if let Some(instance) = map::instance_of(&request) {
-        let (name, configured) = settings
-            .instances
-            .iter()
-            .find(|(name, _settings)| name.as_str() == instance)
-            .with_context(|| format!("no instance `{instance}` in the configuration"))?;
+        let (name, configured) = configured(settings, instance)?;
         let pins = link::pins(settings);
         // As at a start: the mirror may not know it yet.
         mirror.write(move |writer| writer.link(&pins)).await?;
@@ -283,6 +290,16 @@ async fn in_mirror(
     let ended = executor.execute(request, lines, stop).await;
     fleet.keep_requests(Keep::Now).await;
     Ok(ended)
+}
+
+fn configured<'s>(
+    settings: &'s Settings,
+    instance: &str,
+) -> anyhow::Result<(&'s InstanceName, &'s InstanceSettings)> {
+    let mut instances = settings.instances.iter();
+    instances
+        .find(|(name, _settings)| name.as_str() == instance)
+        .with_context(|| format!("no instance `{instance}` in the configuration"))
 }
 
 /// What a dry run compares with: the mirror, or an empty one where there is none yet.

@@ -9,7 +9,7 @@ use crate::config::settings::IdentitySettings;
 use crate::control::{Ended, Lines, Request};
 use crate::mirror::Mirror;
 use crate::mirror::profiles::{Imported, Piece};
-use crate::model::{InstanceName, Profile};
+use crate::model::{InstanceName, Profile, ResourceType};
 
 /// Whose profiles, and how they are matched.
 #[derive(Clone, Copy)]
@@ -105,6 +105,13 @@ async fn import(
             && profiles.is_sorted_by(|one, next| one.profile < next.profile),
         "the profiles of a piece are not in order"
     );
+    if !has_baseline(of).await? {
+        // Whom a key leads to is not known before everybody was seen.
+        return Ok(Ended::Failed(format!(
+            "`{0}` has no baseline yet, nothing was changed: import again after its first full sync (`musterd status`)",
+            of.instance
+        )));
+    }
     if sent.after.is_none()
         && let Some(why) = too_many(of, &sent).await?
     {
@@ -118,6 +125,7 @@ async fn import(
         profiles: sent.profiles,
         is_last: sent.is_last,
         most_removals: sent.removals,
+        may_forget: sent.yes,
         now: of.clock.now(),
     };
     let mut sum = Imported::default();
@@ -163,6 +171,16 @@ async fn import(
         }))
         .await;
     Ok(Ended::Done)
+}
+
+/// Whether all users of the instance were seen once.
+async fn has_baseline(of: Of<'_>) -> anyhow::Result<bool> {
+    let name = of.instance.clone();
+    let source = of
+        .mirror
+        .read(move |reader| reader.source(&name, ResourceType::User))
+        .await?;
+    Ok(source.baseline_at.is_some())
 }
 
 /// Why an import may not remove so many, in words; `None` where it may.

@@ -38,6 +38,8 @@ pub struct Piece {
     pub is_last: bool,
     /// How many profiles it may remove.
     pub most_removals: u64,
+    /// Whether those may be among them of which a person has decided, or must decide.
+    pub may_forget: bool,
     /// By our clock.
     pub now: Timestamp,
 }
@@ -202,7 +204,7 @@ impl Writer<'_> {
             done: Imported::default(),
         };
         let listed = piece.profiles.iter().take_while(is_within).peekable();
-        import.merge(known.into_iter().peekable(), listed, piece.most_removals)?;
+        import.merge(known.into_iter().peekable(), listed, piece)?;
         import.register.finish()?;
         let is_through = match &end {
             End::Open => true,
@@ -311,7 +313,7 @@ impl Writer<'_> {
                 profile: profile.to_owned(),
             });
         }
-        let matched = Matcher::new(self.conn, instance, rules)?.identity(&listed, None, true)?;
+        let matched = Matcher::new(self.conn, instance, rules)?.identity(&listed, None, None)?;
         self.say(instance, &listed, now, &matched)
     }
 
@@ -486,8 +488,9 @@ impl Import<'_> {
         &mut self,
         mut known: Peekable<impl Iterator<Item = Known>>,
         mut listed: Peekable<impl Iterator<Item = &'p Profile>>,
-        most_removals: u64,
+        piece: &Piece,
     ) -> Result<(), Error> {
+        let (most_removals, may_forget) = (piece.most_removals, piece.may_forget);
         loop {
             match (known.peek(), listed.peek()) {
                 (None, None) => return Ok(()),
@@ -498,6 +501,10 @@ impl Import<'_> {
                     }
                     if let Some(Known { profile, identity }) = known.next() {
                         let name = &profile.profile;
+                        let is_linked = identity.user_id.is_some();
+                        if identity.state.is_to_be_kept(is_linked) && !may_forget {
+                            return Err(Error::TooManyRemovals(self.instance.clone()));
+                        }
                         let touched = self.writer.touched;
                         self.register
                             .remove(touched, name, &identity, Reason::Gone)?;
@@ -530,7 +537,8 @@ impl Import<'_> {
                 Some(_) => &mut self.done.changed,
             } += 1;
         }
-        let after = self.matcher.identity(new, identity.as_ref(), !is_same)?;
+        let was = profile.as_ref().filter(|_| !is_same);
+        let after = self.matcher.identity(new, identity.as_ref(), was)?;
         self.register.put(&new.profile, identity.as_ref(), &after)?;
         Ok(())
     }

@@ -88,7 +88,7 @@ impl<'a> Rematch<'a> {
                 continue;
             };
             let before = identities::load(self.conn, self.instance, name)?;
-            let after = matcher.identity(&profile, before.as_ref(), false)?;
+            let after = matcher.identity(&profile, before.as_ref(), None)?;
             register.put(name, before.as_ref(), &after)?;
         }
         Ok(())

@@ -136,12 +136,12 @@ impl<'a> Matcher<'a> {
         })
     }
 
-    /// How a profile stands now. `anew` where a person has just given it other keys.
+    /// How a profile stands now; `was`: as a person had it before, who has just given it other keys.
     pub(super) fn identity(
         &mut self,
         profile: &Profile,
         before: Option<&Identity>,
-        anew: bool,
+        was: Option<&Profile>,
     ) -> Result<Identity, Error> {
         let link = before.and_then(link_of);
         let link = match link {
@@ -153,9 +153,9 @@ impl<'a> Matcher<'a> {
             None => None,
         };
         let found = self.found(profile)?;
-        Ok(match anew {
-            true => decide_anew(link.as_ref(), found),
-            false => decide(link.as_ref(), found),
+        Ok(match was {
+            Some(was) => decide_anew(link.as_ref(), found, was, profile),
+            None => decide(link.as_ref(), found),
         })
     }
 

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::model::{Identity, IdentityState, Kind, MatchedBy, Reason, Rule};
+use crate::model::{Identity, IdentityState, Kind, MatchedBy, Profile, Reason, Rule};
 
 /// What records and rows call it: `changes.resource`.
 pub const RESOURCE: &str = "Identity";
@@ -44,10 +44,18 @@ pub struct Link {
 }
 
 /// A key without its case: each character in lower case, by itself. No accent, blank or look-alike is taken for another: that would be
-/// fuzzy.
+/// fuzzy. So a character stays what it is where its lower case is another one's as well, as with the sign for kelvin.
 #[must_use]
 pub fn folded(key: &str) -> String {
-    key.chars().flat_map(char::to_lowercase).collect()
+    let mut folded = String::with_capacity(key.len());
+    for one in key.chars() {
+        let lower = one.to_lowercase();
+        match lower.clone().flat_map(char::to_uppercase).eq([one]) {
+            true => folded.extend(lower),
+            false => folded.push(one),
+        }
+    }
+    folded
 }
 
 /// Looks by the rules in their order, by each of them first for the same key and then for the same but for case; the first that finds
@@ -117,13 +125,22 @@ pub fn decide(link: Option<&Link>, found: Option<Found>) -> Identity {
     }
 }
 
-/// How a profile stands whose keys a person has just imported, and which had others before: the link moves where they lead to one
-/// user, and to no more. Nothing moves a pin but another one.
+/// How a profile stands whose list a person has just imported, and which `was` another before: the link moves where a key that is
+/// another leads to one user, and to no more. A key that stayed says no more of a person than it did. Nothing moves a pin but another
+/// one.
 #[must_use]
-pub fn decide_anew(link: Option<&Link>, found: Option<Found>) -> Identity {
+pub fn decide_anew(
+    link: Option<&Link>,
+    found: Option<Found>,
+    was: &Profile,
+    profile: &Profile,
+) -> Identity {
     let is_pinned = link.is_some_and(|link| link.matched_by == MatchedBy::Pin);
+    let is_other = |rule| was.key(rule).map(folded) != profile.key(rule).map(folded);
     match found {
-        Some(found) if found.ids.len() == 1 && !is_pinned => decide(None, Some(found)),
+        Some(found) if found.ids.len() == 1 && !is_pinned && is_other(found.rule) => {
+            decide(None, Some(found))
+        }
         found => decide(link, found),
     }
 }
@@ -216,4 +233,22 @@ fn changed(from: &Map<String, Value>, to: &Map<String, Value>) -> String {
         }
     }
     Value::Object(changed).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_is_folded_and_nothing_else() {
+        for (key, expected) in [
+            ("Ada.LOVELACE@X", "ada.lovelace@x"),
+            ("ÉΣ", "éσ"),
+            // The signs for kelvin, angstrom and ohm, and letters whose other case is several letters.
+            ("\u{212a}\u{212b}\u{2126}", "\u{212a}\u{212b}\u{2126}"),
+            ("İẞß", "İẞß"),
+        ] {
+            assert_eq!(folded(key), expected);
+        }
+    }
 }

@@ -111,6 +111,7 @@ impl Filled {
             profiles: user_names.iter().map(profile).collect(),
             is_last: true,
             most_removals: 0,
+            may_forget: false,
             now: SystemClock.now(),
         };
         let imported = self.mirror.write(move |writer| {

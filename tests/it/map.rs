@@ -180,7 +180,23 @@ fn a_wrong_file_changes_nothing_and_names_its_line() {
             "{\"profile\":\"p\"}\n{\"profile\":\"q\",\"mail\":\"x\"}\n",
             "line 2: unknown field `mail`",
         ),
-        ("b.jsonl", "{\"profile\":\"p\"}\n[]\n", "line 2: "),
+        // As spreadsheets write it, and with blank lines.
+        (
+            "b.csv",
+            "\u{feff}profile,email\r\np,x\r\nq,y\r\np,z\r\n",
+            "line 4: the profile `p` stands in line 2 already",
+        ),
+        (
+            "b.csv",
+            "profile,email\r\n\r\n\r\np,x\r\nq,x,y\r\n",
+            "line 5: it has 3 fields",
+        ),
+        ("b.csv", "profile\rp\rp\r", "line 3: the profile `p`"),
+        (
+            "b.jsonl",
+            "{\"profile\":\"p\"}\n[\"q\",\"x\",\"y\",\"z\"]\n",
+            "line 2: it is not an object",
+        ),
         (
             "b.jsonl",
             "{\"profile\":\"p\",\"employee_number\":7}\n",
@@ -210,6 +226,26 @@ fn a_wrong_file_changes_nothing_and_names_its_line() {
     assert_eq!(scene.standing(), standing);
     assert_eq!(scene.home.one::<i64>("SELECT last_seq FROM feed"), head);
     scene.home.verify();
+}
+
+#[test]
+fn nobody_is_linked_before_everybody_was_seen() {
+    let (scene, _) = Scene::new("");
+    let list = scene.file("a.csv", "profile,email\np1,ada@own.example\n");
+    failed(&scene.import(&list), "there is no mirror");
+    failed(
+        &scene.map(&["pin", "acme", "p1", "x"]),
+        "there is no mirror",
+    );
+    assert!(!scene.home.mirror_path().exists());
+    // A mirror of an instance that was never read to the end.
+    scene
+        .served
+        .sandbox
+        .set_auth(|rules| rules.client_secret = "another".to_owned());
+    assert_eq!(scene.home.sync("full").code, Some(1));
+    failed(&scene.import(&list), "`acme` has no baseline yet");
+    assert_eq!(scene.standing(), [""; 0]);
 }
 
 #[test]
@@ -322,8 +358,13 @@ fn what_is_exported_is_what_was_imported_and_pins_stay() {
         );
         assert_eq!(scene.standing(), pinned);
     }
+    // A pin is taken out of the list only where that is meant.
+    let without = scene.file("c.csv", "profile,email\n\"a \"\"b\"\"\",ada@own.example\n");
+    failed(&scene.import(&without), "1 profile that a person pinned");
+    assert_eq!(scene.standing(), pinned);
     done(&scene.map(&["unpin", "acme", "z"]));
     assert_eq!(scene.standing()[1], format!("z matched {grace}"));
+    done(&scene.import(&without));
     scene.home.verify();
 }
 

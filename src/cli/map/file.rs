@@ -110,11 +110,12 @@ fn read_csv(bytes: &[u8], list: &mut List) -> Result<(), Wrong> {
         .from_reader(bytes);
     let mut record = csv::StringRecord::new();
     let mut columns: Option<Vec<&'static str>> = None;
-    while reader
-        .read_record(&mut record)
-        .map_err(|error| csv_error(&error))?
-    {
-        let line = record.position().map_or(0, csv::Position::line);
+    let mut lines = Lines::of_bytes(bytes);
+    while reader.read_record(&mut record).map_err(|error| Wrong {
+        line: lines.of(error.position()),
+        what: csv_error(&error),
+    })? {
+        let line = lines.of(record.position());
         let Some(columns) = &columns else {
             columns = Some(header(line, &record)?);
             continue;
@@ -165,9 +166,46 @@ fn set(profile: &mut Profile, column: &str, field: &str) {
     }
 }
 
-fn csv_error(error: &csv::Error) -> Wrong {
-    let line = error.position().map_or(0, csv::Position::line);
-    let what = match error.kind() {
+/// Says in which line a place is. A reader of CSV stops behind a carriage return, so that places are one line too low for it; the
+/// line feeds and blank lines in front of a record are none of the record.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn of_bytes(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            line: 1,
+        }
+    }
+
+    /// Places are asked for in their order.
+    fn of(&mut self, position: Option<&csv::Position>) -> u64 {
+        let begin = position.map_or(0, |position| {
+            usize::try_from(position.byte()).unwrap_or(usize::MAX)
+        });
+        while let Some(byte) = self.bytes.get(self.at) {
+            let ends_line = match byte {
+                b'\n' => true,
+                b'\r' => self.bytes.get(self.at + 1) != Some(&b'\n'),
+                _ => false,
+            };
+            if self.at >= begin && !matches!(byte, b'\n' | b'\r') {
+                break;
+            }
+            self.line += u64::from(ends_line);
+            self.at += 1;
+        }
+        self.line
+    }
+}
+
+fn csv_error(error: &csv::Error) -> String {
+    match error.kind() {
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..
         } => {
@@ -175,8 +213,7 @@ fn csv_error(error: &csv::Error) -> Wrong {
         }
         csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
         _ => "it cannot be read".to_owned(),
-    };
-    Wrong { line, what }
+    }
 }
 
 fn read_json_lines(bytes: &[u8], list: &mut List) -> Result<(), Wrong> {
@@ -186,6 +223,9 @@ fn read_json_lines(bytes: &[u8], list: &mut List) -> Result<(), Wrong> {
         };
         if text.trim().is_empty() {
             continue;
+        }
+        if !text.trim_start().starts_with('{') {
+            return wrong(line, "it is not an object");
         }
         match serde_json::from_str::<Profile>(text) {
             Ok(mut profile) => {

@@ -52,7 +52,7 @@ enum Command {
 ///
 /// The fields are `profile`, `email`, `user_name` and `employee_number`, in any order: the names in the first line of a .csv, or the
 /// members of an object a line in a .jsonl. Only `profile` must be there. A profile that is not in the file is removed; where that
-/// would be many, `--yes` is asked for. A file with a mistake changes nothing, and the line is named.
+/// would be many, or anything that a person has decided, `--yes` is asked for. A file with a mistake changes nothing, and the line is named.
 #[derive(Debug, clap::Args)]
 struct Import {
     /// The instance, as the configuration names it
@@ -63,7 +63,7 @@ struct Import {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Remove as many profiles as are not in the file
+    /// Remove as many profiles as are not in the file, pinned ones too
     #[arg(long)]
     yes: bool,
 }
@@ -193,7 +193,19 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
         Failure::new(format!("`{}`, {wrong}", path.display())).hint("nothing was changed")
     })?;
     drop(bytes);
-    let mut removals = removals(config, &name, &profiles)?;
+    let Removals {
+        all: mut removals,
+        to_be_kept,
+    } = removals(config, &name, &profiles)?;
+    if to_be_kept > 0 && !args.yes {
+        let message = format!(
+            "{} that a person pinned, or whose link is in doubt, would be removed, and be matched anew if they came back",
+            words::count(to_be_kept, "profile")
+        );
+        return Err(Failure::new(message)
+            .hint("nothing was changed: `--yes` says that this is meant, `musterd map list` shows them")
+            .into());
+    }
     let mut sum = [0, 0, 0];
     let mut states = Value::Null;
     let mut after: Option<String> = None;
@@ -246,22 +258,41 @@ fn length_of_piece(profiles: &[Profile]) -> usize {
     n.max(usize::from(!profiles.is_empty()))
 }
 
-/// How many profiles that the mirror has are not in the list.
-fn removals(config: &Path, name: &InstanceName, profiles: &[Profile]) -> anyhow::Result<u64> {
+/// Profiles that the mirror has and that are not in the list.
+#[derive(Default)]
+struct Removals {
+    all: u64,
+    /// Of those, such as come back as others: who was pinned is matched by keys again, and a link that was doubtful is forgotten.
+    to_be_kept: u64,
+}
+
+fn removals(config: &Path, name: &InstanceName, profiles: &[Profile]) -> anyhow::Result<Removals> {
     let mirror = config::mirror_path(&outside::sources(config, Secrets::None))?;
     if !mirror.try_exists()? {
-        return Ok(0);
+        let message = format!("there is no mirror `{}` yet", mirror.display());
+        return Err(Failure::new(message)
+            .hint("import after the first full sync")
+            .into());
     }
     if let Some(why) = handover::needs_daemon(&mirror)? {
         return Err(Failure::new(why).hint("nothing was changed").into());
     }
-    let mut n_removed = 0;
-    Reader::open(&mirror)?.profiles(name, |known| {
-        let found = profiles.binary_search_by(|profile| profile.profile.cmp(&known.profile));
-        n_removed += u64::from(found.is_err());
+    let mut removals = Removals::default();
+    let is_listed = |name: &str| {
+        let found = profiles.binary_search_by(|profile| profile.profile.as_str().cmp(name));
+        found.is_ok()
+    };
+    Reader::open(&mirror)?.identities(Some(name.as_str()), None, |row| {
+        if !is_listed(&row.profile) {
+            removals.all += 1;
+            let state = IdentityState::parse(&row.state);
+            let is_linked = row.user_id.is_some();
+            let is_to_be_kept = state.is_some_and(|state| state.is_to_be_kept(is_linked));
+            removals.to_be_kept += u64::from(is_to_be_kept);
+        }
         Ok::<_, anyhow::Error>(())
     })?;
-    Ok(n_removed)
+    Ok(removals)
 }
 
 fn summary(name: &InstanceName, [created, changed, removed]: [u64; 3], states: &Value) -> String {

@@ -43,6 +43,7 @@ impl World {
             profiles: profiles.to_vec(),
             is_last: true,
             most_removals: u64::MAX,
+            may_forget: true,
             now: self.now,
         }
     }
@@ -165,6 +166,52 @@ async fn an_address_of_a_new_person_never_inherits_the_link_of_the_old_one() {
     // Keys that lead to nobody yet do not take the user away.
     world.import(&[profile("p", "later@example.com", "")]).await;
     assert_eq!(world.map(), "p matched a email");
+    assert_eq!(world.difference(), None);
+}
+
+#[tokio::test]
+async fn an_import_moves_a_link_by_a_key_that_is_another_and_by_no_other() {
+    let mut world = World::new().await;
+    world.sync(&[mail("a", "jo@x")]).await;
+    world.import(&[profile("p", "jo@x", "")]).await;
+    world
+        .sync(&[
+            mail("a", "old@x"),
+            mail("b", "jo@x"),
+            keyed("c", "c@x", "9"),
+        ])
+        .await;
+    let in_doubt = r#"p ambiguous a email ["b"]"#;
+    for same in [profile("p", "jo@x", "7"), profile("p", "JO@x", "7")] {
+        world.import(&[same]).await;
+        assert_eq!(world.map(), in_doubt);
+    }
+    world.import(&[profile("p", "jo@x", "9")]).await;
+    assert_eq!(world.map(), "p matched c employee_number");
+    assert_eq!(world.difference(), None);
+}
+
+#[tokio::test]
+async fn what_a_person_decided_leaves_a_list_only_where_that_is_meant() {
+    let mut world = World::new().await;
+    world.sync(&[mail("a", "a@x"), mail("b", "b@x")]).await;
+    world
+        .import(&[profile("p", "a@x", ""), profile("q", "b@x", "")])
+        .await;
+    world.pin("p", "b").await.unwrap();
+    let before = world.dump();
+    for (may_forget, expected) in [(false, None), (true, Some(2))] {
+        let piece = Piece {
+            may_forget,
+            ..world.piece(&[])
+        };
+        let imported = world.mirror.write(move |writer| writer.import(&piece));
+        match expected {
+            None => assert!(matches!(imported.await, Err(Error::TooManyRemovals(_)))),
+            Some(removed) => assert_eq!(imported.await.unwrap().removed, removed),
+        }
+        assert_eq!(world.dump() == before, expected.is_none());
+    }
     assert_eq!(world.difference(), None);
 }
 
