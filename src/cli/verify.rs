@@ -27,8 +27,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
     let reader = args.reading.open(config)?;
+    // A page that cannot be read is named by what looks at all of them.
+    let n_rows = reader.rows_to_verify().unwrap_or_default();
     // Drawn on stderr, and only on a terminal.
-    let bar = ProgressBar::new(reader.rows_to_verify()?).with_style(progress::style_of(
+    let bar = ProgressBar::new(n_rows).with_style(progress::style_of(
         "{bar:24} {human_pos}/{human_len} rows compared{pace}",
     )?);
     bar.enable_steady_tick(Duration::from_millis(100));
