@@ -54,6 +54,8 @@ fn the_package_holds_all_that_an_installation_needs() {
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-completions.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-config.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-demo.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-group.1.gz
+    -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-groups.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-holds-approve.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-holds-list.1.gz
     -rw-r--r-- 0/0 ./usr/share/man/man1/musterd-holds-show.1.gz
