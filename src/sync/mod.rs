@@ -359,7 +359,7 @@ impl<'a> Attempt<'a> {
                 unproved,
                 forbidden: None,
             }),
-            Err(error) if self.shows_no_groups(&error) => {
+            Err(error) if shows_no_groups(self.source.resource, &self.reading.before, &error) => {
                 self.note_forbidden().await?;
                 Ok(Ended {
                     row,
@@ -432,14 +432,6 @@ impl<'a> Attempt<'a> {
         (self.reading.mode == Mode::Incremental && unheeded).then_some(Mode::Full)
     }
 
-    /// Whether the account is shown no groups, and never was: by a refusal, or by an empty list. A list that was filled before
-    /// is not believed to be empty, and that is a failure.
-    fn shows_no_groups(&self, error: &Error) -> bool {
-        let is_empty = matches!(error, Error::Refused(found) if found.reasons == [Doubt::Empty]);
-        self.source.resource != ResourceType::User
-            && (error.is_forbidden() || is_empty && self.reading.before.baseline_at.is_none())
-    }
-
     /// Keeps that the account may not read this source: said once, also over restarts.
     async fn note_forbidden(&self) -> Result<(), mirror::Error> {
         let (instance, resource) = (self.source.instance.clone(), self.source.resource);
@@ -482,6 +474,20 @@ impl<'a> Attempt<'a> {
             .await?;
         Ok(())
     }
+}
+
+/// Whether the account is shown no groups, and never was: by a refusal, or by an empty list. Where groups are mirrored already a
+/// refusal is a failure, because what the mirror has of them grows old; and that their list is empty is not believed.
+#[must_use]
+pub fn shows_no_groups(
+    resource: ResourceType,
+    before: &mirror::read::SourceRow,
+    error: &Error,
+) -> bool {
+    let is_empty = matches!(error, Error::Refused(found) if found.reasons == [Doubt::Empty]);
+    resource != ResourceType::User
+        && before.baseline_at.is_none()
+        && (error.is_forbidden() || is_empty)
 }
 
 /// Full when that was asked for, when there is nothing to go on from, or when the instance does not

@@ -209,6 +209,8 @@ impl Reading {
         probed: bool,
         seen: LookedBack,
     ) -> Option<Capabilities> {
+        // It was read.
+        known.forbidden = false;
         if self.mode == Mode::Full {
             known.ids_differ_in_case = seen.has_case_twins;
         }

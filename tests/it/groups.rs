@@ -47,8 +47,18 @@ struct Scene {
 impl Scene {
     /// Starts the daemon, and waits for the baseline.
     async fn start(options: sandbox::Options, configuration: &str) -> Self {
+        Self::start_with(options, configuration, Vec::new()).await
+    }
+
+    /// The same of an instance that has these faults from the beginning.
+    async fn start_with(
+        options: sandbox::Options,
+        configuration: &str,
+        faults: Vec<Fault>,
+    ) -> Self {
         let clock: SharedClock = Arc::new(ManualClock::starting_at(START.parse().unwrap()));
         let sandbox = Sandbox::new(options, Arc::clone(&clock));
+        sandbox.set_faults(faults);
         // No token that ends on the way.
         let auth = sandbox.auth();
         let sandboxes = BTreeMap::from([(ACME.to_owned(), sandbox)]);
@@ -136,6 +146,13 @@ impl Scene {
             .map(|id| Member::user(id))
             .collect();
         assert!(self.acme().change_members(group, &leave, &[]));
+    }
+
+    /// Whether the mirror knows that the account is not shown any groups.
+    fn is_off(&self) -> bool {
+        self.ask(
+            "SELECT coalesce(json_extract(capabilities, '$.forbidden'), 0) FROM sources WHERE resource = 'Group'",
+        )
     }
 
     fn known(&self, group: &str) -> String {
@@ -651,34 +668,69 @@ fn so_many_missing_members_that_the_guard_would_hold_them_are_not_asked_for_to_c
 #[test]
 fn an_account_that_may_not_read_groups_mirrors_its_users() {
     simulate(async || {
-        let scene = Scene::with(6).await;
-        let before = scene.mirrored();
-        scene
-            .acme()
-            .add_fault(Fault::new(Effect::GroupsForbidden).named("forbidden"));
-        let rows = "SELECT count(*) FROM syncs WHERE resource = 'Group'";
-        scene.minutes(1).await;
-        let n_rows: i64 = scene.ask(rows);
+        let options = sandbox::Options {
+            users: 60,
+            groups: 6,
+            odd: false,
+            ..sandbox::Options::default()
+        };
+        let forbidden = Fault::new(Effect::GroupsForbidden).named("forbidden");
+        let scene = Scene::start_with(options, CONFIGURATION, vec![forbidden]).await;
         let user = scene.acme().ids()[7].clone();
         scene.acme().update(
             &user,
             &sandbox::Values::new().with(sandbox::Column::Title, "Principal"),
         );
         scene.minutes(40).await;
-        assert_eq!(scene.mirrored(), before);
-        assert_eq!(
-            scene.ask::<i64>(rows),
-            n_rows,
-            "no row for what is left out"
-        );
+        assert!(scene.mirrored().is_empty());
+        let n_rows: i64 = scene.ask("SELECT count(*) FROM syncs WHERE resource = 'Group'");
+        assert_eq!(n_rows, 0, "no row for what is left out");
         let title: String = scene.ask(&format!("SELECT title FROM users WHERE id = '{user}'"));
         assert_eq!(title, "Principal");
         let state: String = scene.ask("SELECT state FROM instances");
         assert_eq!(state, "healthy");
-        let off: bool = scene.ask(
-            "SELECT json_extract(capabilities, '$.forbidden') FROM sources WHERE resource = 'Group'",
+        assert!(scene.is_off());
+        scene.acme().remove_fault("forbidden");
+        let group = scene.group_of("Night Desk", 3);
+        scene.next().await;
+        assert_eq!(scene.count(&group), 3);
+        assert!(!scene.is_off());
+        scene.end().await;
+    });
+}
+
+/// What the mirror has of them grows old, and that must not pass in silence.
+#[test]
+fn a_right_to_read_groups_that_is_lost_is_a_failure_of_groups_and_of_nothing_else() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        let before = scene.mirrored();
+        scene
+            .acme()
+            .add_fault(Fault::new(Effect::GroupsForbidden).named("forbidden"));
+        let user = scene.acme().ids()[7].clone();
+        scene.acme().update(
+            &user,
+            &sandbox::Values::new().with(sandbox::Column::Title, "Principal"),
         );
-        assert!(off);
+        scene.minutes(20).await;
+        let (outcome, error): (String, String) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT outcome, error FROM syncs WHERE resource = 'Group' AND mode = 'full' ORDER BY id DESC LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        assert_eq!(outcome, "failed");
+        assert!(error.contains("403"), "{error}");
+        assert_eq!(scene.mirrored(), before);
+        let title: String = scene.ask(&format!("SELECT title FROM users WHERE id = '{user}'"));
+        assert_eq!(title, "Principal");
+        let state: String = scene.ask("SELECT state FROM instances");
+        assert_eq!(state, "healthy");
+        assert!(!scene.is_off());
         scene.acme().remove_fault("forbidden");
         let group = scene.group_of("Night Desk", 3);
         scene.next().await;
