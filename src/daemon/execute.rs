@@ -399,8 +399,8 @@ pub async fn dry_run(
                 told.row_from_thread(planned(&instance, planning));
             };
             let planned = match sync::dry_run(reader, &source, order, &context, each).await {
-                Err(error) if source.resource != ResourceType::User && error.is_forbidden() => {
-                    let note = "groups are left out: the account may not read them";
+                Err(error) if sync::shows_no_groups(source.resource, &known, &error) => {
+                    let note = "groups are left out: the account is not shown any";
                     lines
                         .row(json!({ "instance": source.instance.as_str(), "note": note }))
                         .await;

@@ -300,3 +300,36 @@ fn agree(place: &str, planned: Vec<Value>, done: Vec<Value>) {
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
+
+#[tokio::test(start_paused = true)]
+async fn groups_that_are_not_shown_are_left_out_as_a_sync_leaves_them_out() {
+    let options = sandbox::Options {
+        users: 20,
+        groups: 0,
+        largest_group: 0,
+        odd: false,
+        ..sandbox::Options::default()
+    };
+    let linked = Linked::new(options, "", "resources = [\"users\", \"groups\"]").await;
+    let left_out = async || {
+        let (ended, shown) = linked.dry_run(Mode::Full).await;
+        assert_eq!(ended, Ended::Done, "{shown:?}");
+        let is_note =
+            |row: &&Value| row["note"] == "groups are left out: the account is not shown any";
+        (
+            shown.iter().filter(is_note).count(),
+            shown.iter().filter(|row| !row["plan"].is_null()).count(),
+        )
+    };
+    // The list is empty, or it is refused: of users there is a plan all the same.
+    assert_eq!(left_out().await, (1, 1));
+    let forbidden = Fault::new(Effect::GroupsForbidden);
+    linked.sandbox.add_fault(forbidden);
+    assert_eq!(left_out().await, (1, 1));
+    linked.sync(Mode::Full).await;
+    let rows: i64 = one(
+        linked.folder(),
+        "SELECT count(*) FROM syncs WHERE resource = 'Group'",
+    );
+    assert_eq!(rows, 0);
+}
