@@ -373,6 +373,58 @@ fn a_list_that_is_cut_ends_nothing_while_users_say_otherwise() {
 }
 
 #[test]
+fn a_list_that_is_cut_ends_nothing_while_no_user_can_be_asked() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 8);
+        scene.next().await;
+        scene.leave(&group, 2);
+        let unanswered = Fault::new(Effect::Cancelled)
+            .on(&[RequestKind::Get])
+            .path("*/Users/*");
+        scene.acme().add_fault(unanswered.named("unanswered"));
+        scene.minutes(20).await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (8, "unknown"));
+        scene.acme().remove_fault("unanswered");
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (6, "all"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn users_who_left_their_only_group_silence_nobody_who_is_in_another() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let acme = scene.acme();
+        acme.add_fault(Fault::new(Effect::MembershipsShown));
+        // The one is asked for before the other.
+        for (id, name) in [("0", "Left"), ("zzz", "Night Desk")] {
+            acme.create_group_as(id, &GroupValues::named(name));
+        }
+        let hired: Vec<Member> = (0..3)
+            .map(|_| Member::user(&acme.create(&sandbox::Values::new())))
+            .collect();
+        assert!(acme.change_members("0", &[], &hired));
+        let ids = acme.ids();
+        let others: Vec<Member> = ids[..8].iter().map(|id| Member::user(id)).collect();
+        assert!(acme.change_members("zzz", &[], &others));
+        scene.next().await;
+        assert_eq!((scene.count("0"), scene.count("zzz")), (3, 8));
+        assert!(acme.change_members("0", &hired, &[]));
+        let cut = Effect::MembersCut {
+            most: 6,
+            ids: vec!["zzz".to_owned()],
+        };
+        acme.add_fault(Fault::new(cut));
+        scene.next().await;
+        assert_eq!(scene.count("0"), 0);
+        assert_eq!((scene.count("zzz"), &*scene.known("zzz")), (8, "cut"));
+        scene.end().await;
+    });
+}
+
+#[test]
 fn a_list_that_ends_at_a_cap_ends_nothing() {
     simulate(async || {
         let options = sandbox::Options {
@@ -576,6 +628,51 @@ fn groups_of_another_directory_wait_for_a_person_and_users_do_not() {
         assert_eq!(living, 10);
         let open: i64 = scene.ask("SELECT count(*) FROM hold_changes WHERE state = 'held'");
         assert_eq!(open, 0);
+        scene.end().await;
+    });
+}
+
+/// A clone is taken over, and so many are missing from lists that are cut that a guard would hold them.
+#[test]
+fn taking_groups_over_asks_for_each_list_that_lost_members() {
+    simulate(async || {
+        let scene = Scene::with(40).await;
+        let old = scene.acme().group_ids();
+        let desks: Vec<String> = (0..12)
+            .map(|n| scene.group_of(&format!("Desk {n}"), 12))
+            .collect();
+        scene.next().await;
+        for group in &old {
+            scene.acme().delete_group(group);
+        }
+        let cut = Effect::MembersCut {
+            most: 4,
+            ids: desks.clone(),
+        };
+        scene
+            .acme()
+            .add_fault(Fault::new(cut).on(&[RequestKind::List]).named("cut"));
+        scene.next().await;
+        let (hold_id, digest): (i64, String) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT id, digest FROM holds WHERE state = 'open' AND guard = 'source_changed'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        assert_eq!(ended, Ended::Done, "{rows:?}");
+        scene.next().await;
+        let living: i64 = scene.ask("SELECT count(*) FROM groups WHERE gone_at IS NULL");
+        assert_eq!(living, 12);
+        for group in &desks {
+            assert_eq!((scene.count(group), &*scene.known(group)), (12, "cut"));
+        }
+        scene.acme().remove_fault("cut");
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
         scene.end().await;
     });
 }
