@@ -8,7 +8,7 @@ use super::names::NOTHING_KNOWN;
 use super::peek::{self, Members};
 use super::{mapping, members};
 use crate::model::time::parse_lenient;
-use crate::model::{Arrived, Reject, ResourceId, ResourceType, Row};
+use crate::model::{Arrived, MemberList, Reject, ResourceId, ResourceType, Row};
 
 /// The longest resource that is decoded, in bytes of raw text, members left out. Users have a few thousand; one of
 /// megabytes, kept with each of its changes, would fill the feed.
@@ -61,14 +61,24 @@ fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
     Ok(Arrived {
         resource,
         id: row.id.clone(),
-        members: (resource == ResourceType::Group)
-            .then(|| members::list(parsed.members(), members::count_arrived(text))),
+        members: (resource == ResourceType::Group).then(|| members_of(&parsed, text)),
         canonical,
         created_at: parsed.created_at(),
         modified_at: row.modified_at,
         columns,
         fingerprint: fingerprint(&row.raw),
     })
+}
+
+/// The members of a group. One that shows neither a name nor anybody is one whose columns the account may not read any more (facts
+/// page, section 13.4): that nobody is shown then says nothing of who is in it.
+fn members_of(group: &Resource<'_>, text: &str) -> MemberList {
+    let mut list = members::list(group.members(), members::count_arrived(text));
+    if list.n_arrived == 0 && group.content().get("displayName").is_none() {
+        let why = "`members`: nobody is shown, nor is `displayName`";
+        list.unreadable.get_or_insert_with(|| why.to_owned());
+    }
+    list
 }
 
 /// The little that a crawl reads of a resource before it is decoded.
@@ -166,6 +176,27 @@ mod tests {
             let head = head(&raw).unwrap();
             assert_eq!(head.id.as_str(), id, "{raw}");
             assert_eq!(head.modified_at, modified_at, "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_group_without_a_name_and_without_members_shows_no_list() {
+        let members = |text: &str| {
+            let row = Row {
+                id: ResourceId::new("g"),
+                modified_at: None,
+                raw: Bytes::copy_from_slice(text.as_bytes()),
+            };
+            decode(ResourceType::Group, &row).unwrap().members.unwrap()
+        };
+        for (text, is_list) in [
+            (r#"{"id":"g","displayName":"Desk"}"#, true),
+            (r#"{"id":"g","members":[{"value":"a"}]}"#, true),
+            (r#"{"id":"g","meta":{"resourceType":"Group"}}"#, false),
+            (r#"{"id":"g","displayName":"","members":[]}"#, false),
+            (r#"{"id":"g","displayName":null,"members":null}"#, false),
+        ] {
+            assert_eq!(members(text).unreadable.is_none(), is_list, "{text}");
         }
     }
 
