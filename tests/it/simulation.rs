@@ -53,7 +53,8 @@ fn whatever_happens_the_laws_hold() {
     let seeds = asked.as_deref().map_or(SEEDS, |text| {
         range(text).expect("MUSTERD_SEEDS is a number, or two with `..` between them")
     });
-    let sums = run_all(seeds.collect());
+    let has_groups = has_groups();
+    let sums = run_all(seeds.map(|seed| (seed, has_groups)).collect());
     eprintln!("{sums}");
     if asked.is_none() {
         sums.demand_everything();
@@ -76,26 +77,37 @@ fn what_was_found_once_stays_mended() {
     #[serde(deny_unknown_fields)]
     struct Found {
         seed: u64,
+        /// Whether its world has groups. Those that were found before there were any have none.
+        #[serde(default)]
+        groups: bool,
         what: String,
     }
     let mut tables: std::collections::BTreeMap<String, Vec<Found>> = toml::from_str(FOUND).unwrap();
     let found = tables.remove("found").unwrap_or_default();
     assert!(found.iter().all(|found| !found.what.is_empty()));
-    run_all(found.into_iter().map(|found| found.seed).collect());
+    let found = found.into_iter();
+    run_all(
+        found
+            .map(|found| (found.seed, Some(found.groups)))
+            .collect(),
+    );
 }
 
+/// A seed, and whether its world has groups; where nothing is said of it, the seed says.
+type Seed = (u64, Option<bool>);
+
 /// Runs all of them, on as many threads as there are processors.
-fn run_all(seeds: Vec<u64>) -> Sums {
+fn run_all(seeds: Vec<Seed>) -> Sums {
     let next = AtomicUsize::new(0);
     let sums = Mutex::new(Sums::default());
     let broken = Mutex::new(Vec::new());
     let work = || {
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(seed) = seeds.get(place).copied() else {
+            let Some((seed, has_groups)) = seeds.get(place).copied() else {
                 return;
             };
-            let report = run(&Plan::of(seed), false);
+            let report = run(&Plan::of(seed, has_groups), false);
             if report.broken.is_some() {
                 let mut broken = broken.lock().unwrap();
                 if broken.len() < TOLD {
@@ -130,7 +142,7 @@ fn run_all(seeds: Vec<u64>) -> Sums {
 }
 
 fn replay(seed: u64) {
-    let plan = Plan::of(seed);
+    let plan = Plan::of(seed, has_groups());
     eprintln!("{plan:#?}");
     let report = run(&plan, true);
     for line in &report.trace {
@@ -152,6 +164,11 @@ fn tell(seed: u64, report: &Report) {
     );
 }
 
+/// `MUSTERD_GROUPS=0`: no world has groups, as those of seeds that were found before there were any; `1`: each has.
+fn has_groups() -> Option<bool> {
+    Some(number("MUSTERD_GROUPS")? > 0)
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -168,7 +185,7 @@ fn range(text: &str) -> Option<Range<u64>> {
 fn the_same_seed_gives_the_same_trace() {
     let asked = number("MUSTERD_SEED").map(|seed| vec![seed]);
     for seed in asked.unwrap_or(TRACED.to_vec()) {
-        let plan = Plan::of(seed);
+        let plan = Plan::of(seed, has_groups());
         let (one, other) = (run(&plan, true), run(&plan, true));
         let differ = one.trace.iter().zip(&other.trace).find(|(a, b)| a != b);
         assert_eq!(differ, None, "seed {seed}");

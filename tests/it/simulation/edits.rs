@@ -1,11 +1,15 @@
 //! What people and scripts do to a directory.
 
+mod groups;
+
 use std::time::Duration;
 
 use fastrand::Rng;
 use musterd::sandbox::{Column, Sandbox, Table, Values};
 
 use super::plan::pick;
+
+pub(super) use groups::{GroupEdit, found_desk};
 
 /// A change of a directory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,6 +74,8 @@ pub(super) enum Edit {
     Unlock,
     /// The living token dies.
     EndToken,
+    /// Something of groups.
+    Group(GroupEdit),
 }
 
 const BLANKED: &[(Column, u32)] = &[
@@ -289,7 +295,7 @@ impl Edit {
                 }
             }
             Self::Unspoil => {
-                for id in ids {
+                for id in ids.into_iter().chain(sandbox.group_ids()) {
                     sandbox.show_raw(&id, None);
                 }
             }
@@ -299,6 +305,7 @@ impl Edit {
             }),
             Self::Unlock => unlock(sandbox),
             Self::EndToken => sandbox.end_token(),
+            Self::Group(edit) => edit.happen(sandbox, &mut rng),
         }
     }
 }

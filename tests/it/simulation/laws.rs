@@ -4,7 +4,10 @@
 mod causes;
 mod end;
 mod feed;
+mod groups;
 mod guards;
+mod lists;
+mod members;
 mod order;
 mod rate;
 mod reads;
@@ -16,6 +19,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use musterd::mirror::Reader;
+use musterd::model::membership;
 use rusqlite::{Connection, OpenFlags};
 
 use super::plan::{Instance, Plan};
@@ -51,6 +55,7 @@ pub(super) struct Record {
     pub(super) seq: i64,
     pub(super) sync_id: i64,
     pub(super) instance: String,
+    pub(super) resource: String,
     pub(super) id: String,
     pub(super) kind: String,
     pub(super) reason: String,
@@ -61,11 +66,49 @@ pub(super) struct Record {
     pub(super) observed_at: Timestamp,
 }
 
+/// Of whom or what a record is: instance, resource type and id.
+type Key = (String, String, String);
+
+impl Record {
+    fn key(&self) -> Key {
+        let Self {
+            instance,
+            resource,
+            id,
+            ..
+        } = self;
+        (instance.clone(), resource.clone(), id.clone())
+    }
+
+    /// The resource type of the source that it was read from.
+    fn source(&self) -> &str {
+        source_of(&self.resource)
+    }
+
+    /// The group and the member that it is of, if it is of a membership.
+    fn membership(&self) -> Option<[String; 2]> {
+        (self.resource == MEMBERSHIP).then(|| membership::parts(&self.id).unwrap())
+    }
+}
+
+const USER: &str = "User";
+const GROUP: &str = "Group";
+const MEMBERSHIP: &str = "Membership";
+
+/// Memberships are read with their groups.
+fn source_of(resource: &str) -> &str {
+    match resource {
+        MEMBERSHIP => GROUP,
+        other => other,
+    }
+}
+
 /// A row of `syncs`.
 #[derive(Clone, Debug)]
 pub(super) struct Sync {
     pub(super) id: i64,
     pub(super) instance: String,
+    pub(super) resource: String,
     pub(super) mode: String,
     pub(super) started_at: Timestamp,
     pub(super) finished_at: Timestamp,
@@ -82,14 +125,17 @@ pub(super) struct Sync {
 #[derive(Clone, Debug)]
 pub(super) struct Hold {
     pub(super) instance: String,
+    /// The resource type of the source that it was read from.
+    pub(super) source: String,
     pub(super) sync_id: i64,
     pub(super) guard: String,
+    pub(super) attribute: Option<String>,
     pub(super) count: i64,
     pub(super) digest: String,
     pub(super) state: String,
 }
 
-/// The state of a user that the feed adds up to.
+/// The state of a user, a group or a membership that the feed adds up to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Folded {
     pub(super) seq: i64,
@@ -112,21 +158,26 @@ pub(super) struct Laws {
     found: Vec<(u64, usize)>,
     /// How often the mirror was held against the laws.
     checks: u64,
-    folded: BTreeMap<(String, String), Folded>,
+    folded: BTreeMap<Key, Folded>,
     /// Records whose sync has no row yet.
     waiting: BTreeSet<i64>,
     pub(super) syncs: BTreeMap<i64, Sync>,
     pub(super) holds: BTreeMap<i64, Hold>,
-    watermarks: BTreeMap<String, Timestamp>,
-    /// Who is held, and who was at the last check, by instance and id.
-    held: [BTreeSet<(String, String)>; 2],
+    /// By instance and resource type.
+    watermarks: BTreeMap<(String, String), Timestamp>,
+    /// Who is held, and who was at the last check.
+    held: [BTreeSet<Key>; 2],
     newest_hold: i64,
     /// Of how many users a full sync, and meanwhile an incremental one, were told different things.
     pub(super) told_twice: u64,
+    /// How many syncs of users succeeded while something of groups waited for a person.
+    pub(super) beside_held_groups: u64,
+    /// The most groups at a time whose members were not all known.
+    pub(super) lists_disbelieved: u64,
     /// Records of users of whom something was held when they were written.
     beside_hold: BTreeSet<i64>,
     /// Since when at the earliest what the newest record of a user says was true.
-    known_true: BTreeMap<(String, String), Timestamp>,
+    known_true: BTreeMap<Key, Timestamp>,
     /// Approved holds of the guard `source_changed` that have let a watermark go back.
     spent: BTreeSet<i64>,
 }
@@ -155,6 +206,8 @@ impl Laws {
             held: Default::default(),
             newest_hold: 0,
             told_twice: 0,
+            beside_held_groups: 0,
+            lists_disbelieved: 0,
             beside_hold: BTreeSet::new(),
             known_true: BTreeMap::new(),
         }
@@ -196,6 +249,8 @@ impl Laws {
         let new = self.read_feed(conn, seen)?;
         let ended = self.read_syncs(conn, seen)?;
         self.read_holds(conn)?;
+        self.goes_by_its_users(conn)?;
+        self.lists_are_whole(conn)?;
         self.note_held(new.clone());
         self.watch_watermarks(conn, seen, now)?;
         for record in new.clone() {
@@ -206,6 +261,7 @@ impl Laws {
             self.caused(id, seen)?;
             self.honest(conn, id, seen)?;
             self.is_fresh(conn, &self.syncs[&id], seen)?;
+            self.count_beside_held_groups(id);
         }
         Ok(())
     }
@@ -226,11 +282,18 @@ impl Laws {
         }
     }
 
-    /// Whether an instance waits for a person to say which directory it is.
-    fn is_held_whole(&self, instance: &str) -> bool {
+    /// Whether a source waits for a person to say which directory it is.
+    fn is_held_whole(&self, instance: &str, resource: &str) -> bool {
         self.holds.values().any(|hold| {
-            hold.instance == instance && hold.guard == "source_changed" && hold.state == "open"
+            (&*hold.instance, &*hold.source) == (instance, source_of(resource))
+                && hold.guard == "source_changed"
+                && hold.state == "open"
         })
+    }
+
+    /// Whether groups are read of an instance.
+    pub(super) fn reads_groups(&self, instance: &str) -> bool {
+        self.instances[instance].groups.is_some()
     }
 
     fn record(&self, seq: i64) -> &Record {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use musterd::sandbox::{Effect, Fault, Poison, StampForm};
+use musterd::sandbox::{Effect, Fault, Poison, RequestKind, StampForm};
 
 use super::plan::{Trouble, pick};
 use crate::login::Login;
@@ -231,6 +231,70 @@ pub(super) const KINDS: &[Kind] = &[
     |_, _| Effect::TokenEnds,
 ];
 
+/// The same of effects that only requests about groups meet. The ids are those of groups.
+pub(super) const OF_GROUPS: &[Kind] = &[
+    |_, _| Effect::GroupsForbidden,
+    |rng, ids| Effect::GroupsUnreadable {
+        ids: some(ids, rng),
+        status: pick(rng, &[(404, 2), (403, 1)]),
+    },
+    |rng, ids| Effect::GroupsBlanked {
+        ids: some(ids, rng),
+    },
+    |rng, ids| Effect::MembersCut {
+        most: rng.usize(0..=3),
+        ids: some(ids, rng),
+    },
+    |rng, ids| Effect::MembersCut {
+        most: rng.usize(1..=6),
+        ids: some(ids, rng),
+    },
+    |rng, ids| Effect::MembersEmpty {
+        ids: some(ids, rng),
+    },
+    |rng, ids| Effect::MembersMislinked {
+        ids: some(ids, rng),
+    },
+    |_, _| Effect::MembershipsShown,
+    |_, _| Effect::AttributeHidden {
+        attribute: "members".to_owned(),
+    },
+    |_, _| Effect::MemberVanished,
+    |_, _| Effect::GroupsTangled,
+    |_, _| Effect::GroupRenamed,
+    |_, _| Effect::GroupRemade,
+    |rng, ids| Effect::PoisonedRow {
+        id: one(ids, rng),
+        with: pick(
+            rng,
+            &[
+                (Poison::InvalidUtf8, 1),
+                (Poison::Deep, 1),
+                (Poison::DoubledKey, 1),
+                (Poison::NoId, 1),
+            ],
+        ),
+    },
+];
+
+/// What a fault of groups meets: lists, single groups, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Lists,
+    Singles,
+    Both,
+}
+
+/// Draws which effect a fault of groups has.
+pub(super) fn draw_kind_of_groups(rng: &mut Rng) -> usize {
+    KINDS.len() + rng.usize(..OF_GROUPS.len())
+}
+
+/// Whether a kind is one of groups, whose ids its members are drawn from.
+pub(super) fn is_of_groups(kind: usize) -> bool {
+    kind >= KINDS.len()
+}
+
 /// Draws which effect a fault of an instance has.
 pub(super) fn draw_kind(auth: Login, rng: &mut Rng) -> usize {
     loop {
@@ -245,10 +309,22 @@ pub(super) fn draw_kind(auth: Login, rng: &mut Rng) -> usize {
     }
 }
 
-/// The fault itself.
-pub(super) fn fault(trouble: Trouble, ids: &[String]) -> Fault {
+/// The fault itself, and what it meets.
+pub(super) fn fault(trouble: Trouble, ids: &[String]) -> (Fault, Reach) {
     let mut rng = Rng::with_seed(trouble.lot);
-    let effect = KINDS[trouble.kind](&mut rng, ids);
+    let kind = match trouble.kind.checked_sub(KINDS.len()) {
+        None => KINDS[trouble.kind],
+        Some(place) => OF_GROUPS[place],
+    };
+    let effect = kind(&mut rng, ids);
+    let reach = match effect {
+        // What a list of groups says, and the group alone does not, or the other way round.
+        Effect::GroupsBlanked { .. } | Effect::MembersCut { .. } | Effect::MembersEmpty { .. } => {
+            let reaches = [(Reach::Lists, 3), (Reach::Both, 3), (Reach::Singles, 1)];
+            pick(&mut rng, &reaches)
+        }
+        _ => Reach::Both,
+    };
     // What changes the whole directory with each request leaves nothing to be seen of all else.
     let times = match effect {
         Effect::Cloned { .. }
@@ -261,13 +337,23 @@ pub(super) fn fault(trouble: Trouble, ids: &[String]) -> Fault {
         | Effect::StampsMoved { .. }
         | Effect::SilentChange { .. }
         | Effect::LateCommit { .. }
-        | Effect::DepartmentRenamed => trouble.times.min(6),
+        | Effect::DepartmentRenamed
+        | Effect::MemberVanished
+        | Effect::GroupsTangled
+        | Effect::GroupRenamed
+        | Effect::GroupRemade => trouble.times.min(6),
         _ => trouble.times,
     };
-    Fault::new(effect)
+    let fault = Fault::new(effect)
         .named(name(trouble.number))
         .probability(trouble.probability)
-        .times(times)
+        .times(times);
+    let fault = match reach {
+        Reach::Lists => fault.on(&[RequestKind::List]),
+        Reach::Singles => fault.on(&[RequestKind::Get]),
+        Reach::Both => fault,
+    };
+    (fault, reach)
 }
 
 /// What the report of the sandbox calls the fault of this number.
@@ -277,6 +363,14 @@ pub(super) fn name(number: usize) -> String {
 
 fn one(ids: &[String], rng: &mut Rng) -> String {
     rng.choice(ids).cloned().unwrap_or_default()
+}
+
+/// Some of them, or, as none is named, all.
+fn some(ids: &[String], rng: &mut Rng) -> Vec<String> {
+    let mut some = ids.to_vec();
+    rng.shuffle(&mut some);
+    some.truncate(pick(rng, &[(1, 4), (2, 2), (4, 1), (0, 2)]));
+    some
 }
 
 fn filtered(rng: &mut Rng) -> Option<String> {
@@ -291,6 +385,7 @@ fn filtered(rng: &mut Rng) -> Option<String> {
 pub(super) fn names() -> BTreeSet<String> {
     let effects = KINDS
         .iter()
+        .chain(OF_GROUPS)
         .map(|kind| kind(&mut Rng::with_seed(0), &[String::new()]));
     effects.map(|effect| effect.name()).collect()
 }

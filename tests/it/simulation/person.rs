@@ -70,6 +70,20 @@ pub(super) fn is_anything_failing(world: &World) -> bool {
         .unwrap()
 }
 
+/// All users, groups and memberships, whose rows nothing rewrites while nothing changes.
+pub(super) fn lists(world: &World) -> Vec<String> {
+    let mirror = world.read();
+    let sql = "
+        SELECT json_array(instance, id, attributes, changed_seq, changed_at, gone_at) FROM users
+        UNION ALL
+        SELECT json_array(instance, id, attributes, changed_seq, changed_at, gone_at, member_count, members_known) FROM groups
+        UNION ALL
+        SELECT json_array(instance, group_id, member_id, label, changed_seq, ended_at) FROM memberships";
+    let mut rows = mirror.prepare(sql).unwrap();
+    let rows = rows.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
 fn open_holds(world: &World) -> Vec<(i64, String, String, String)> {
     let mirror = world.read();
     let mut holds = mirror

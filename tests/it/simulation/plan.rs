@@ -8,7 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use musterd::model::Mode;
 
-use super::edits::Edit;
+use super::edits::{Edit, GroupEdit};
 use super::mishaps;
 use crate::login::Login;
 
@@ -48,6 +48,19 @@ pub(super) struct Instance {
     pub(super) burst: u32,
     pub(super) per_hour: Option<u32>,
     pub(super) guard: Guard,
+    /// What is read beside users; `None`: nothing.
+    pub(super) groups: Option<Groups>,
+}
+
+/// The groups of an instance, and how they are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Groups {
+    /// How many there are at the start.
+    pub(super) number: usize,
+    pub(super) full: Every,
+    pub(super) splay: Duration,
+    pub(super) memberships: MemberGuard,
+    pub(super) group_memberships: MemberGuard,
 }
 
 /// A schedule that a cron expression can say.
@@ -67,6 +80,15 @@ pub(super) struct Guard {
     pub(super) window_hours: u32,
     pub(super) source_at_least: u64,
     pub(super) source_percent: u64,
+}
+
+/// How many members may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MemberGuard {
+    pub(super) at_least: u64,
+    pub(super) count: u64,
+    pub(super) percent: u64,
+    pub(super) window_hours: u32,
 }
 
 /// Something that happens at a time.
@@ -103,6 +125,8 @@ pub(super) enum What {
 /// What becomes of a full sync, one of whose pages is long on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Race {
+    /// Whether it is a page of groups.
+    pub(super) is_of_groups: bool,
     /// Which page, counted from the start of the race.
     pub(super) page: u32,
     /// What happens right before the instance answers,
@@ -119,7 +143,7 @@ pub(super) struct Race {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trouble {
     pub(super) number: usize,
-    /// Which of [`mishaps::KINDS`].
+    /// Which of [`mishaps::KINDS`], and behind them of [`mishaps::OF_GROUPS`].
     pub(super) kind: usize,
     /// What its members are drawn from.
     pub(super) lot: u64,
@@ -165,9 +189,20 @@ const NAMES: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
 const MINUTE: Duration = Duration::from_mins(1);
 
 impl Plan {
-    /// Draws the plan of a seed.
-    pub(super) fn of(seed: u64) -> Self {
-        let rng = |part: u64| Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ part);
+    /// Draws the plan of a seed. Whether it has groups is drawn, too, where nothing is said of it; without them it is what it
+    /// was before there were any.
+    pub(super) fn of(seed: u64, has_groups: Option<bool>) -> Self {
+        let rng = |part: u64| part_of(seed, part);
+        let mut plan = Self::of_users(seed);
+        if has_groups.unwrap_or_else(|| rng(8).bool()) {
+            plan.draw_groups(&mut rng(9));
+            plan.moments.sort_by_key(|moment| moment.at);
+        }
+        plan
+    }
+
+    fn of_users(seed: u64) -> Self {
+        let rng = |part: u64| part_of(seed, part);
         let mut world = rng(1);
         let incremental = draw_incremental(&mut world);
         let full = draw_full(incremental, &mut world);
@@ -199,10 +234,13 @@ impl Plan {
 
     /// The longest time until everything was read in full once more.
     pub(super) fn full_period(&self) -> Duration {
-        let periods = self
-            .instances
-            .iter()
-            .map(|instance| MINUTE * instance.full.minutes + instance.splay[1]);
+        let periods = self.instances.iter().flat_map(|instance| {
+            let groups = instance.groups.as_ref();
+            let of_groups = groups.map(|groups| MINUTE * groups.full.minutes + groups.splay);
+            [MINUTE * instance.full.minutes + instance.splay[1]]
+                .into_iter()
+                .chain(of_groups)
+        });
         periods.max().unwrap_or_default()
     }
 
@@ -328,6 +366,7 @@ impl Plan {
                 ],
             );
             let race = Race {
+                is_of_groups: false,
                 // The first is one by which it finds out what the instance honours.
                 page: pick(rng, &[(2, 4), (3, 2), (4, 1)]),
                 edit,
@@ -345,6 +384,146 @@ impl Plan {
             self.add(at, What::Break(instance, after, draw_down(rng)));
         }
     }
+}
+
+/// Groups, beside what is there without them.
+impl Plan {
+    fn draw_groups(&mut self, rng: &mut Rng) {
+        for instance in &mut self.instances {
+            instance.groups = Some(Groups::draw(instance.full, rng));
+        }
+        let n_instances = self.instances.len();
+        for _ in 0..rng.usize(8..=20 + 8 * n_instances) {
+            let (at, instance) = (self.time(rng), self.instance(rng));
+            let edit = Edit::Group(GroupEdit::draw(rng));
+            self.add(at, What::Edit(instance, edit, rng.u64(..)));
+        }
+        for number in 0..rng.usize(1..=3 + 2 * n_instances) {
+            let (at, instance) = (self.time(rng), self.instance(rng));
+            let every = self.instances[instance].groups.map(|groups| groups.full);
+            let period = MINUTE * every.map_or(60, |every| every.minutes);
+            let length = period.mul_f64(0.2 + 3.0 * rng.f64());
+            let trouble = Trouble {
+                number: OF_GROUPS_FROM + number,
+                kind: mishaps::draw_kind_of_groups(rng),
+                lot: rng.u64(..),
+                probability: pick(rng, &[(1.0, 6), (0.5, 2), (0.2, 1)]),
+                times: pick(rng, &[(u64::MAX, 6), (1, 1), (3, 1)]),
+            };
+            self.add(at, What::Begin(instance, trouble));
+            let end = What::End(instance, trouble.number);
+            self.add((at + length).min(self.busy), end);
+        }
+        for _ in 0..rng.usize(0..=4) {
+            self.amid.push(Amid {
+                instance: self.instance(rng),
+                request: rng.u64(4..=400),
+                edit: Edit::Group(GroupEdit::draw(rng)),
+                lot: rng.u64(..),
+            });
+        }
+        for _ in 0..rng.usize(0..=2) {
+            let at = self.busy.mul_f64(0.7 + 0.3 * rng.f64());
+            let instance = self.instance(rng);
+            let turn = |comes| Edit::Group(GroupEdit::Turn(comes));
+            let (edit, undo) = pick(
+                rng,
+                &[
+                    ((turn(false), Some(turn(true))), 4),
+                    ((turn(true), Some(turn(false))), 3),
+                    ((turn(false), None), 2),
+                ],
+            );
+            let race = Race {
+                is_of_groups: true,
+                page: pick(rng, &[(2, 4), (3, 1)]),
+                edit,
+                undo,
+                undone_after: Duration::from_millis(pick(rng, &[(0, 1), (300, 1), (4_000, 1)])),
+                late: Duration::from_secs(rng.u64(5..=40)),
+                lot: rng.u64(..),
+            };
+            self.add(at, What::Race(instance, race));
+        }
+    }
+}
+
+/// The numbers of faults of groups begin here, behind those of all others.
+const OF_GROUPS_FROM: usize = 1_000;
+
+impl Groups {
+    fn draw(full_of_users: Every, rng: &mut Rng) -> Self {
+        let few = [1, 2, 3, 4, 6, 12, 24];
+        let hours = few
+            .iter()
+            .filter(|hours| **hours * 60 <= full_of_users.minutes);
+        let hours: Vec<u32> = hours.copied().collect();
+        let guard = pick(
+            rng,
+            &[
+                ([MemberGuard::REAL, MemberGuard::REAL_OF_GROUP], 5),
+                ([MemberGuard::NONE, MemberGuard::NONE], 3),
+                ([MemberGuard::NARROW, MemberGuard::NARROW], 4),
+                ([MemberGuard::REAL, MemberGuard::NARROW], 4),
+                ([MemberGuard::ANY, MemberGuard::ANY], 1),
+            ],
+        );
+        Self {
+            number: match rng.u8(..10) {
+                0..7 => rng.usize(2..=9),
+                7..9 => rng.usize(9..=16),
+                _ => rng.usize(24..=32),
+            },
+            full: Every {
+                minutes: 60 * rng.choice(hours).unwrap_or(1),
+                at: rng.u32(..60),
+            },
+            splay: MINUTE * rng.u32(0..=10),
+            memberships: guard[0],
+            group_memberships: guard[1],
+        }
+    }
+}
+
+impl MemberGuard {
+    /// As they are unless somebody says otherwise.
+    const REAL: Self = Self {
+        at_least: 50,
+        count: 2_000,
+        percent: 5,
+        window_hours: 24,
+    };
+    const REAL_OF_GROUP: Self = Self {
+        at_least: 10,
+        count: 500,
+        percent: 50,
+        window_hours: 24,
+    };
+    const NARROW: Self = Self {
+        at_least: 2,
+        count: 6,
+        percent: 20,
+        window_hours: 6,
+    };
+    /// Nothing is held.
+    const NONE: Self = Self {
+        at_least: 10_000,
+        count: 10_000,
+        percent: 100,
+        window_hours: 24,
+    };
+    /// Whatever is lost is held.
+    const ANY: Self = Self {
+        at_least: 0,
+        count: 0,
+        percent: 5,
+        window_hours: 24,
+    };
+}
+
+/// The generator that a part of a seed's plan is drawn from.
+fn part_of(seed: u64, part: u64) -> Rng {
+    Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ part)
 }
 
 fn draw_instance(place: usize, incremental: Every, full: Every, rng: &mut Rng) -> Instance {
@@ -430,6 +609,7 @@ fn draw_instance(place: usize, incremental: Every, full: Every, rng: &mut Rng) -
                 ),
             ],
         ),
+        groups: None,
     }
 }
 

@@ -82,6 +82,7 @@ impl<'a> Run<'a> {
             .map(|instance| {
                 let options = sandbox::Options {
                     users: instance.users,
+                    groups: instance.groups.map_or(0, |groups| groups.number),
                     seed: instance.seed,
                     latency: instance.latency,
                     rate_limit: instance.rate_limit.map(RateRule::per_hour),
@@ -354,6 +355,12 @@ impl<'a> Run<'a> {
             while sandbox.ids().len() < 3 {
                 edits::join(sandbox, None, &mut lots);
             }
+            if instance.groups.is_some() {
+                // Where nobody is shown in any group, that is not believed.
+                for _ in 0..3 {
+                    edits::found_desk(sandbox, &mut lots);
+                }
+            }
         }
         self.watch.observe();
         self.watch.note(|| "it is calm".to_owned());
@@ -400,7 +407,14 @@ impl<'a> Run<'a> {
         }
         self.watch.check();
         for (name, sandbox) in self.world.sandboxes() {
-            if let Err(broken) = self.watch.laws().is_the_directory(name, sandbox) {
+            let laws = self.watch.laws();
+            let has_groups = laws.reads_groups(name);
+            let is_it = laws.is_the_directory(name, sandbox).and_then(|()| {
+                let groups = || laws.has_its_groups(name, sandbox);
+                if has_groups { groups() } else { Ok(()) }
+            });
+            drop(laws);
+            if let Err(broken) = is_it {
                 self.watch.fail(broken);
             }
         }
@@ -418,16 +432,22 @@ impl<'a> Run<'a> {
         let left = std::fs::read_dir(self.world.folder()).unwrap();
         let names = left.map(|file| file.unwrap().file_name().into_string().unwrap());
         let names: Vec<String> = names.collect();
-        for instance in &self.plan.instances {
-            for mode in ["full", "incremental"] {
+        let sources = self.sources().flat_map(|source| {
+            let modes = ["full", "incremental"].into_iter();
+            modes.map(move |mode| (source, mode))
+        });
+        for ((instance, resource), mode) in sources {
+            {
                 let mut all = laws.syncs.values().rev();
                 let newest = all.find(|sync| {
                     // Who approves keeps nothing.
-                    sync.instance == instance.name
+                    sync.instance == instance
+                        && sync.resource == resource
                         && sync.mode == mode
                         && (sync.outcome != "succeeded" || !sync.certificate.is_null())
                 });
-                let stage = format!("mirror.db.stage-{}-{mode}", instance.name);
+                let of = if resource == "Group" { "groups-" } else { "" };
+                let stage = format!("mirror.db.stage-{instance}-{of}{mode}");
                 if newest.is_some_and(|sync| sync.outcome == "succeeded")
                     // It, its log and its index.
                     && names.iter().any(|name| name.starts_with(&stage))
@@ -441,21 +461,32 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether the newest full sync of an instance is one that went on with what an earlier one had read, that was not complete,
+    /// What is read: instance and resource type.
+    fn sources(&self) -> impl Iterator<Item = (&'a str, &'static str)> {
+        self.plan.instances.iter().flat_map(|instance| {
+            let groups = instance.groups.is_some().then_some("Group");
+            let resources = ["User"].into_iter().chain(groups);
+            resources.map(|resource| (instance.name, resource))
+        })
+    }
+
+    /// Whether the newest full sync of a source is one that went on with what an earlier one had read, that was not complete,
     /// as where it began by key and met two ids that differ in case alone, that made the baseline, or that found somebody gone, of whose company nobody
     /// is left for whose absence there was no witness.
     fn needs_another(&self, began: jiff::Timestamp) -> bool {
         let laws = self.watch.laws();
-        self.plan.instances.iter().any(|instance| {
+        self.sources().any(|(instance, resource)| {
             let mut full = laws.syncs.values().rev().filter(|sync| {
-                sync.instance == instance.name
+                sync.instance == instance
+                    && sync.resource == resource
                     && sync.mode == "full"
                     && sync.outcome == "succeeded"
                     && sync.finished_at > began
             });
             let newest = full.next();
             let is_complete = |sync: &&Sync| {
-                sync.instance == instance.name
+                sync.instance == instance
+                    && sync.resource == resource
                     && sync.mode == "full"
                     && sync.certificate["verdict"] == "complete"
             };
@@ -477,6 +508,7 @@ impl<'a> Run<'a> {
             return;
         }
         let n_records = self.watch.laws().records.len();
+        let before = person::lists(&self.world);
         for instance in &self.plan.instances {
             person::sync(&self.world, instance.name, Some(Mode::Full)).await;
             person::sync(&self.world, instance.name, Some(Mode::Incremental)).await;
@@ -489,6 +521,13 @@ impl<'a> Run<'a> {
             self.watch.fail(Broken {
                 law: "nothing changed writes nothing",
                 what: format!("{record:?}"),
+            });
+        }
+        let after = person::lists(&self.world);
+        if let Some((one, other)) = before.iter().zip(&after).find(|(a, b)| a != b) {
+            self.watch.fail(Broken {
+                law: "nothing changed rewrites no row",
+                what: format!("{one}, now {other}"),
             });
         }
     }
@@ -509,6 +548,8 @@ impl<'a> Run<'a> {
         let laws = self.watch.laws();
         let mut seen = self.watch.seen();
         self.sums.seeds = 1;
+        let has_groups = self.plan.instances.iter().any(|one| one.groups.is_some());
+        self.sums.with_groups = has_groups.into();
         self.sums.days = self.age().as_secs() / 86_400;
         self.sums.add(&laws, &seen);
         let mut trace = seen.trace.take().unwrap_or_default();

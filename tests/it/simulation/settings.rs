@@ -46,8 +46,28 @@ fn section(instance: &Instance, sandbox: &Sandbox, page_size: u32) -> String {
         burst,
         per_hour,
         guard,
+        groups,
         ..
     } = instance;
+    let (resources, groups, splay_groups, guards) = match groups {
+        None => ("[\"users\"]", String::new(), String::new(), String::new()),
+        Some(groups) => (
+            "[\"users\", \"groups\"]",
+            format!("groups = \"{}\"\n", groups.full.cron()),
+            format!(", groups = \"{}s\"", groups.splay.as_secs()),
+            [
+                ("memberships", groups.memberships),
+                ("group_memberships", groups.group_memberships),
+            ]
+            .map(|(name, guard)| {
+                format!(
+                    "{name} = {{ at_least = {}, count = {}, percent = {}, window = \"{}h\" }}\n",
+                    guard.at_least, guard.count, guard.percent, guard.window_hours
+                )
+            })
+            .concat(),
+        ),
+    };
     let per_hour = per_hour.map_or(String::new(), |n| format!("per_hour = {n}\n"));
     let limit = format!(
         "{{ at_least = {}, count = {}, percent = {}, window = \"{}h\" }}",
@@ -57,6 +77,7 @@ fn section(instance: &Instance, sandbox: &Sandbox, page_size: u32) -> String {
         r#"
 [instances.{name}]
 url = "https://{name}.example"
+resources = {resources}
 page_size = {page_size}
 concurrency = {concurrency}
 overlap = "{overlap_minutes}m"
@@ -65,7 +86,7 @@ overlap = "{overlap_minutes}m"
 [instances.{name}.schedule]
 incremental = "{}"
 full = "{}"
-splay = {{ incremental = "{}s", full = "{}s" }}
+{groups}splay = {{ incremental = "{}s", full = "{}s"{splay_groups} }}
 [instances.{name}.rate]
 per_second = {per_second}
 burst = {burst}
@@ -74,7 +95,7 @@ burst = {burst}
 deactivations = {limit}
 blanking = {limit}
 source_changed = {{ at_least = {}, percent = {} }}
-"#,
+{guards}"#,
         login(instance.auth, &AuthRules::default(), sandbox),
         incremental.cron(),
         full.cron(),

@@ -23,6 +23,12 @@ pub(super) struct Sums {
     pub(super) trimmed: u64,
     /// Users of whom a full sync, and meanwhile an incremental one, were told different things.
     pub(super) told_twice: u64,
+    /// Seeds with groups.
+    pub(super) with_groups: u64,
+    /// Syncs of users that succeeded while something of groups waited for a person.
+    pub(super) beside_held_groups: u64,
+    /// Of each seed the most groups at a time whose members were not all known.
+    pub(super) lists_disbelieved: u64,
     /// By the step that the flow was at.
     pub(super) deaths: BTreeMap<&'static str, u64>,
     /// By effect.
@@ -57,20 +63,30 @@ impl Sums {
             } else {
                 ""
             };
-            let name = format!("{} {}{approved}", record.kind, record.reason);
+            let of = match record.resource.as_str() {
+                "User" => String::new(),
+                other => format!("{other} "),
+            };
+            let name = format!("{of}{} {}{approved}", record.kind, record.reason);
             *self.records.entry(name).or_default() += 1;
         }
         self.trimmed += laws.trimmed();
         self.told_twice += laws.told_twice;
+        self.beside_held_groups += laws.beside_held_groups;
+        self.lists_disbelieved += laws.lists_disbelieved;
         for hold in laws.holds.values() {
-            *self
-                .holds
-                .entry(format!("{} {}", hold.guard, hold.state))
-                .or_default() += 1;
+            let of = if hold.source == "Group" { "Group " } else { "" };
+            let name = format!("{of}{} {}", hold.guard, hold.state);
+            *self.holds.entry(name).or_default() += 1;
         }
         for sync in laws.syncs.values() {
             let verdict = sync.certificate["verdict"].as_str().unwrap_or("-");
-            let name = format!("{} {} {verdict}", sync.mode, sync.outcome);
+            let of = if sync.resource == "Group" {
+                "Group "
+            } else {
+                ""
+            };
+            let name = format!("{of}{} {} {verdict}", sync.mode, sync.outcome);
             *self.syncs.entry(name).or_default() += 1;
         }
     }
@@ -120,6 +136,15 @@ impl Sums {
             ("update gone", 5),
             ("update reactivated", 20),
             ("update returned", 20),
+            ("Group create new", 50),
+            ("Group update changed", 20),
+            ("Group update returned", 5),
+            ("Group deactivate gone", 20),
+            ("Membership create new", 100),
+            ("Membership create returned", 20),
+            ("Membership deactivate removed", 100),
+            ("Membership deactivate removed approved", 20),
+            ("Membership deactivate gone", 50),
         ] {
             at_least(&self.records, name, least);
         }
@@ -128,6 +153,12 @@ impl Sums {
                 at_least(&self.holds, &format!("{guard} {state}"), 1);
             }
         }
+        for guard in ["memberships", "group_memberships"] {
+            for state in ["approved", "resolved"] {
+                at_least(&self.holds, &format!("Group {guard} {state}"), 1);
+            }
+        }
+        at_least(&self.holds, "Group source_changed approved", 1);
         for name in [
             "full succeeded complete",
             "full succeeded partial",
@@ -135,6 +166,11 @@ impl Sums {
             "full cancelled -",
             "incremental failed refused",
             "incremental cancelled -",
+            "Group full succeeded complete",
+            "Group full succeeded partial",
+            "Group full failed -",
+            "Group full cancelled -",
+            "Group incremental succeeded complete",
         ] {
             at_least(&self.syncs, name, 1);
         }
@@ -142,6 +178,10 @@ impl Sums {
         assert!(
             self.told_twice > 40,
             "hardly anybody was told of in two ways"
+        );
+        assert!(
+            self.beside_held_groups > 20 && self.lists_disbelieved > 10,
+            "groups stood in nobody's way, and all lists were whole"
         );
         assert!(self.stops > 0 && self.reloads > 0 && self.approvals > 0);
     }
@@ -159,6 +199,9 @@ impl Sums {
         self.approvals_refused += other.approvals_refused;
         self.trimmed += other.trimmed;
         self.told_twice += other.told_twice;
+        self.lists_disbelieved += other.lists_disbelieved;
+        self.beside_held_groups += other.beside_held_groups;
+        self.with_groups += other.with_groups;
         for (mine, theirs) in [
             (&mut self.fired, other.fired),
             (&mut self.records, other.records),
@@ -179,7 +222,7 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} seeds, {} days, {} lives, {} requests; {} stops, {} reloads, {} rounds of calm; {} approvals, {} not carried out; {} users told of in two ways",
+            "{} seeds, {} days, {} lives, {} requests; {} stops, {} reloads, {} rounds of calm; {} approvals, {} not carried out; {} users told of in two ways; {} seeds with groups, {} syncs of users while groups were held, {} lists not believed",
             self.seeds,
             self.days,
             self.lives,
@@ -190,6 +233,9 @@ impl fmt::Display for Sums {
             self.approvals,
             self.approvals_refused,
             self.told_twice,
+            self.with_groups,
+            self.beside_held_groups,
+            self.lists_disbelieved,
         )?;
         writeln!(f, "deaths: {:?}", self.deaths)?;
         writeln!(f, "records: {:?}", self.records)?;

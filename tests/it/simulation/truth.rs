@@ -1,5 +1,7 @@
-//! What was true at an instance, and when: every state of every user, and what was wrong with the
-//! answers. The laws hold the feed against it.
+//! What was true at an instance, and when: every state of every user, group and membership, and what was
+//! wrong with the answers. The laws hold the feed against it.
+
+mod groups;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,11 +9,15 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use musterd::sandbox::{Effect, Sandbox, User};
 
+use super::mishaps::Reach;
+use groups::OfGroups;
+
 /// The history of one instance.
 #[derive(Default)]
 pub(super) struct Truth {
     now: Vec<Arc<User>>,
     states: BTreeMap<Box<str>, Vec<State>>,
+    pub(super) groups: OfGroups,
     wrongs: Vec<Wrong>,
 }
 
@@ -24,6 +30,7 @@ struct State {
 /// An effect that was in force.
 struct Wrong {
     effect: Effect,
+    reach: Reach,
     number: usize,
     from: Timestamp,
     to: Option<Timestamp>,
@@ -39,6 +46,7 @@ pub(super) struct Span {
 impl Truth {
     /// Notes how the directory is now.
     pub(super) fn observe(&mut self, at: Timestamp, sandbox: &Sandbox) {
+        sandbox.with_directory(|directory| self.groups.observe(at, directory));
         let users = sandbox.with_directory(|directory| {
             let users = directory.users();
             let same = users.len() == self.now.len()
@@ -73,9 +81,10 @@ impl Truth {
     }
 
     /// An effect is in force from now on.
-    pub(super) fn begin(&mut self, at: Timestamp, number: usize, effect: Effect) {
+    pub(super) fn begin(&mut self, at: Timestamp, number: usize, effect: Effect, reach: Reach) {
         self.wrongs.push(Wrong {
             effect,
+            reach,
             number,
             from: at,
             to: None,
@@ -103,11 +112,25 @@ impl Truth {
         self.within(span).any(like)
     }
 
+    /// Whether such lists of a group are no fault that can be told from the truth: it is there in lists of groups and in the group
+    /// alone, be it by two faults.
+    pub(super) fn lies_alike(&self, span: Span, like: impl Fn(&Effect) -> bool) -> bool {
+        let reaches = |reach: Reach| {
+            let wrongs = self.wrongs_within(span).filter(|wrong| like(&wrong.effect));
+            let mut reaches = wrongs.map(|wrong| wrong.reach);
+            reaches.any(|one| one == reach || one == Reach::Both)
+        };
+        reaches(Reach::Lists) && reaches(Reach::Singles)
+    }
+
     fn within(&self, span: Span) -> impl Iterator<Item = &Effect> {
+        self.wrongs_within(span).map(|wrong| &wrong.effect)
+    }
+
+    fn wrongs_within(&self, span: Span) -> impl Iterator<Item = &Wrong> {
         let wrongs = self.wrongs.iter();
         wrongs
             .filter(move |wrong| wrong.from <= span.to && wrong.to.is_none_or(|to| to >= span.from))
-            .map(|wrong| &wrong.effect)
     }
 
     /// The span, and as long before as a node lagged at some time of it.
@@ -174,6 +197,21 @@ pub(super) fn hides(effect: &Effect) -> bool {
     )
 }
 
+/// Whether an effect hides groups from who asks for one by id: of what it does to users too, or to groups alone.
+pub(super) fn hides_groups(effect: &Effect) -> bool {
+    hides(effect) || matches!(effect, Effect::GroupsUnreadable { .. })
+}
+
+/// Whether an effect shortens the list of this group.
+pub(super) fn shortens(effect: &Effect, group: &str) -> bool {
+    let names = |ids: &[String]| ids.is_empty() || ids.iter().any(|id| id == group);
+    match effect {
+        Effect::MembersCut { ids, .. } | Effect::MembersEmpty { ids } => names(ids),
+        Effect::AttributeHidden { attribute } => attribute == "members",
+        _ => false,
+    }
+}
+
 /// Whether an effect shows users otherwise than they are.
 pub(super) fn disguises(effect: &Effect) -> bool {
     matches!(
@@ -186,4 +224,9 @@ pub(super) fn disguises(effect: &Effect) -> bool {
             | Effect::MemberAdded { .. }
             | Effect::PoisonedRow { .. }
     )
+}
+
+/// The same of groups.
+pub(super) fn disguises_groups(effect: &Effect) -> bool {
+    disguises(effect) || matches!(effect, Effect::GroupsBlanked { .. })
 }

@@ -19,9 +19,9 @@ use tokio::sync::Notify;
 use url::Url;
 
 use super::clock::LifeClock;
-use super::edits::Edit;
+use super::edits::{Edit, GroupEdit};
 use super::laws::{Broken, Laws};
-use super::mishaps;
+use super::mishaps::{self, Reach};
 use super::plan::{Amid, Arm, Death, Plan, Race, Trouble};
 use super::truth::Truth;
 
@@ -74,6 +74,8 @@ struct Racing {
 pub(super) struct Asked {
     /// When it was sent.
     pub(super) at: Timestamp,
+    /// Whether it is about groups.
+    pub(super) is_of_groups: bool,
     /// Whose resource, where it was one.
     pub(super) id: Option<String>,
     /// Whether it asks for a page of those who changed, as incremental syncs do.
@@ -161,13 +163,14 @@ impl Watch {
         let at = self.clock.now();
         if let Some(truth) = self.seen().truths.get_mut(name) {
             match edit {
-                Edit::Spoil(_) => truth.begin(
+                Edit::Spoil(_) | Edit::Group(GroupEdit::Spoil) => truth.begin(
                     at,
                     SPOILT,
                     Effect::PoisonedRow {
                         id: String::new(),
                         with: Poison::InvalidUtf8,
                     },
+                    Reach::Both,
                 ),
                 Edit::Unspoil => truth.end(at, SPOILT),
                 _ => {}
@@ -178,13 +181,17 @@ impl Watch {
     /// Lets a fault begin.
     pub(super) fn begin(&self, name: &str, trouble: Trouble) {
         let sandbox = &self.sandboxes[name];
-        let fault = mishaps::fault(trouble, &sandbox.ids());
+        let ids = match mishaps::is_of_groups(trouble.kind) {
+            true => sandbox.group_ids(),
+            false => sandbox.ids(),
+        };
+        let (fault, reach) = mishaps::fault(trouble, &ids);
         self.note(|| format!("{name}: {} begins: {:?}", fault.name, fault.effect));
         let at = self.clock.now();
         let mut seen = self.seen();
         seen.troubles.insert(trouble.number, fault.effect.name());
         if let Some(truth) = seen.truths.get_mut(name) {
-            truth.begin(at, trouble.number, fault.effect.clone());
+            truth.begin(at, trouble.number, fault.effect.clone(), reach);
         }
         drop(seen);
         sandbox.add_fault(fault);
@@ -322,7 +329,11 @@ impl Watch {
     fn raced(&self, name: &str, url: &Url) -> Option<Racing> {
         let mut seen = self.seen();
         let racing = seen.race.as_mut()?;
-        if racing.instance != name || !is_page(url) || is_of_changes(url) {
+        if racing.instance != name
+            || !is_page(url)
+            || is_of_changes(url)
+            || is_of_groups(url) != racing.race.is_of_groups
+        {
             return None;
         }
         racing.race.page -= 1;
@@ -362,6 +373,7 @@ impl Watch {
         }
         requests.push(Asked {
             at,
+            is_of_groups: is_of_groups(url),
             id: asked_for(url.path()),
             is_page_of_changes: is_page(url) && is_of_changes(url),
             answer: None,
@@ -461,6 +473,11 @@ fn is_page(url: &Url) -> bool {
     count.is_some_and(|(_, count)| !["0", "1", "2"].contains(&&*count))
 }
 
+/// Whether a request is about groups.
+fn is_of_groups(url: &Url) -> bool {
+    url.path().contains("/Groups")
+}
+
 /// Whether a request is for those who changed.
 fn is_of_changes(url: &Url) -> bool {
     url.query_pairs()
@@ -469,7 +486,9 @@ fn is_of_changes(url: &Url) -> bool {
 
 /// The id in a path of one resource.
 fn asked_for(path: &str) -> Option<String> {
-    let (_, id) = path.split_once("/Users/")?;
+    let (_, id) = path
+        .split_once("/Users/")
+        .or_else(|| path.split_once("/Groups/"))?;
     let pair = format!("id={}", id.replace('+', "%2B"));
     let (_, id) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
     Some(id.into_owned())

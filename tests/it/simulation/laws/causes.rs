@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::super::truth::{Span, Truth, disguises, hides};
 use super::super::watch::{Asked, Seen};
 use super::feed::is_gone_by;
-use super::{Law, Laws, Record, Sync, broken};
+use super::{GROUP, Law, Laws, MEMBERSHIP, Record, Sync, broken};
 
 impl Laws {
     /// What a sync that has ended wrote had causes.
@@ -22,15 +22,16 @@ impl Laws {
         let sync = self.syncs[&sync_id].clone();
         for seq in mine {
             let record = self.record(seq);
-            if record.instance != sync.instance {
+            if (&*record.instance, record.source()) != (&*sync.instance, &*sync.resource) {
                 return broken(
-                    "a record is of its sync's instance",
+                    "a record is of its sync's source",
                     format!("{record:?}: {sync:?}"),
                 );
             }
             self.has_cause(record, Some(&sync), seen)?;
             self.was_true(seq, self.span_of(self.record(seq), Some(&sync), seen), seen)?;
             self.undoes_no_read(seq, &sync, seen)?;
+            self.undoes_no_list(seq, &sync, seen)?;
         }
         self.count_told_twice(&sync, seen);
         Ok(())
@@ -48,13 +49,23 @@ impl Laws {
     fn has_cause(&self, record: &Record, sync: Option<&Sync>, seen: &Seen) -> Law {
         let truth = &seen.truths[&record.instance];
         let span = self.span_of(record, sync, seen);
+        match record.resource.as_str() {
+            GROUP => return self.has_cause_of_group(record, sync, truth, span, seen),
+            MEMBERSHIP => return self.has_cause_of_membership(record, sync, truth, span, seen),
+            _ => {}
+        }
         match (record.kind.as_str(), record.reason.as_str()) {
             ("create", _) => {
                 if !truth.was(&record.id, span, |user| user.is_some()) {
                     return broken("who is created existed", format!("{record:?}"));
                 }
             }
-            (_, "gone") => self.is_gone(record, sync, truth, span, seen)?,
+            (_, "gone") => {
+                let absent = |user: Option<&User>| user.is_none();
+                let was_absent =
+                    truth.was(&record.id, span, absent) || truth.any_wrong(span, hides);
+                self.is_gone(record, sync, was_absent, span, seen)?;
+            }
             ("deactivate", "inactive") => {
                 let left = |user: Option<&User>| user.is_some_and(|user| !user.active);
                 if !truth.was(&record.id, span, left) {
@@ -78,18 +89,17 @@ impl Laws {
         Ok(())
     }
 
-    /// The instance did not show the user, and the whole proof was there.
-    fn is_gone(
+    /// The instance did not show the user or the group, and the whole proof was there.
+    pub(super) fn is_gone(
         &self,
         record: &Record,
         sync: Option<&Sync>,
-        truth: &Truth,
+        was_absent: bool,
         span: Span,
         seen: &Seen,
     ) -> Law {
         const LAW: &str = "who is gone was not shown, and it was proved";
-        let absent = |user: Option<&User>| user.is_none();
-        if !truth.was(&record.id, span, absent) && !truth.any_wrong(span, hides) {
+        if !was_absent {
             return broken(
                 LAW,
                 format!("never left: {record:?}: {sync:?} within {span:?}"),
@@ -107,18 +117,19 @@ impl Laws {
             return broken(LAW, format!("not complete: {record:?}: {sync:?}"));
         }
         let requests = &seen.requests[&record.instance];
-        let asked = answered(requests, &record.id, 404, proof.asked_at, proof.asked_at);
+        let answered = |id: &str, status, from, to| {
+            let is_of_groups = record.resource == GROUP;
+            let mut alike = requests.iter().rev();
+            alike.any(|asked| {
+                asked.is_of_groups == is_of_groups && answered(asked, id, status, from, to)
+            })
+        };
+        let asked = answered(&record.id, 404, proof.asked_at, proof.asked_at);
         let [before, after] = &proof.witnesses;
         let witnessed = |witness: &Witness, from: Timestamp, to: Timestamp| {
             witness.answered_at >= from
                 && witness.answered_at <= to
-                && answered(
-                    requests,
-                    &witness.id,
-                    200,
-                    witness.answered_at,
-                    witness.answered_at,
-                )
+                && answered(&witness.id, 200, witness.answered_at, witness.answered_at)
         };
         if !(asked
             && proof.status == 404
@@ -138,7 +149,7 @@ impl Laws {
     fn is_of_the_same(&self, record: &Record, proof: &Proof) -> Law {
         const KINDS: [Shares; 3] = [Shares::Company, Shares::Department, Shares::Location];
         let living = self.living_before(record, proof.witnesses[0].answered_at);
-        let mine = places(&record.after);
+        let mine = places(record);
         let closest = (0..3).find(|kind| {
             let others = living.iter().filter(|(id, _)| **id != record.id.as_str());
             mine[*kind].is_some()
@@ -166,18 +177,18 @@ impl Laws {
     fn living_before(&self, record: &Record, time: Timestamp) -> BTreeMap<&str, Places> {
         let mut living = BTreeMap::new();
         for one in self.records.iter().take_while(|one| one.observed_at < time) {
-            if one.instance != record.instance {
+            if (&one.instance, &one.resource) != (&record.instance, &record.resource) {
                 continue;
             }
             if is_gone_by(one) {
                 living.remove(one.id.as_str());
             } else {
-                living.insert(one.id.as_str(), one.after.as_str());
+                living.insert(one.id.as_str(), one);
             }
         }
         living
             .into_iter()
-            .map(|(id, after)| (id, places(after)))
+            .map(|(id, one)| (id, places(one)))
             .collect()
     }
 
@@ -208,21 +219,25 @@ impl Laws {
 type Places = [Option<String>; 3];
 
 /// Whether asking for somebody gave this status at a time.
-fn answered(requests: &[Asked], id: &str, status: u16, from: Timestamp, to: Timestamp) -> bool {
+fn answered(asked: &Asked, id: &str, status: u16, from: Timestamp, to: Timestamp) -> bool {
     // Times in the mirror are in whole milliseconds.
     let slack = jiff::SignedDuration::from_millis(1);
-    requests.iter().rev().any(|asked| {
-        asked.id.as_deref() == Some(id)
-            && asked.answer.is_some_and(|(at, given)| {
-                given == status && at >= from - slack && at <= to + slack
-            })
-    })
+    asked.id.as_deref() == Some(id)
+        && asked
+            .answer
+            .is_some_and(|(at, given)| given == status && at >= from - slack && at <= to + slack)
 }
 
-/// Company, department and location of a canonical resource: the id, or the label where there is none.
-fn places(after: &str) -> Places {
+/// Company, department and location of a canonical resource: the id, or the label where there is no id. Of a group an instance
+/// shows the company alone.
+fn places(record: &Record) -> Places {
     const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
-    let after: Value = serde_json::from_str(after).unwrap();
+    const OF_GROUP: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:Group";
+    let after: Value = serde_json::from_str(&record.after).unwrap();
+    if record.resource == GROUP {
+        let company = after[OF_GROUP]["company"]["value"].as_str();
+        return [company.map(str::to_owned), None, None];
+    }
     ["company", "department", "location"].map(|name| {
         let place = &after[EXTENSION][name];
         let text = [&place["value"], &place["name"], place];

@@ -52,6 +52,80 @@ impl Laws {
             Some(id) => broken(LAW, format!("{name}: {id} is not in the mirror")),
         }
     }
+
+    /// So it is with groups, and with who is in them: of each all members are known.
+    pub(in super::super) fn has_its_groups(&self, name: &str, sandbox: &Sandbox) -> Law {
+        const LAW: &str = "in the end the groups of the mirror are those of the directory";
+        let conn =
+            Connection::open_with_flags(&self.path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+                .unwrap();
+        let mut rows = conn
+            .prepare(
+                "SELECT id, attributes, members_known,
+                        (SELECT json_group_array(member_type || ' ' || member_id)
+                         FROM (SELECT * FROM memberships AS one
+                               WHERE one.instance = groups.instance AND one.group_id = groups.id AND ended_at IS NULL
+                               ORDER BY member_type, member_id)),
+                        gone_at IS NOT NULL
+                 FROM groups WHERE instance = ?1 ORDER BY id",
+            )
+            .unwrap();
+        let rows = rows.query_map([name], |row| {
+            let [id, attributes, known, members]: [String; 4] =
+                [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+            Ok((id, attributes, known, members, row.get::<_, bool>(4)?))
+        });
+        let mut missing: BTreeSet<String> = sandbox.group_ids().into_iter().collect();
+        for row in rows.unwrap() {
+            let (id, attributes, known, members, is_gone) = row.unwrap();
+            let members: BTreeSet<String> = serde_json::from_str(&members).unwrap();
+            let Some(shown) = sandbox.group_json(&id) else {
+                if !is_gone || !members.is_empty() {
+                    let what = format!("{name}: {id} is not there: {attributes} {members:?}");
+                    return broken(LAW, what);
+                }
+                continue;
+            };
+            missing.remove(&id);
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            let expected: BTreeSet<String> = shown["members"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|member| {
+                    let is_group = member["$ref"].as_str().unwrap().contains("/Groups/");
+                    let kind = if is_group { "Group" } else { "User" };
+                    format!("{kind} {}", member["value"].as_str().unwrap())
+                })
+                .collect();
+            let (shown, held) = (
+                of_group(shown),
+                of_group(serde_json::from_str(&attributes).unwrap()),
+            );
+            if is_gone || known != "all" || members != expected || shown != held {
+                return broken(
+                    LAW,
+                    format!(
+                        "{name}: {id} is {shown} with {expected:?}, the mirror has {held} with {members:?}, \
+                         known {known}, gone {is_gone}"
+                    ),
+                );
+            }
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(id) => broken(LAW, format!("{name}: {id} is not in the mirror")),
+        }
+    }
+}
+
+/// The content of a group: nothing says that one is in use.
+fn of_group(mut value: Value) -> Value {
+    if let Value::Object(members) = &mut value {
+        members.remove("members");
+        members.remove("active");
+    }
+    plain(value)
 }
 
 /// Whether an absence can be proved: somebody who is shown shares the closest of company, department and location in which

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::watch::{Asked, Seen};
 use super::feed::is_gone_by;
-use super::{Law, Laws, Record, Sync, broken};
+use super::{Law, Laws, Record, Sync, USER, broken};
 
 impl Laws {
     /// A full sync has written nothing that contradicts an incremental one which was told of that user later, and had
@@ -16,26 +16,13 @@ impl Laws {
     pub(super) fn undoes_no_read(&self, seq: i64, sync: &Sync, seen: &Seen) -> Law {
         let record = self.record(seq);
         // A hold keeps what was read from the mirror.
-        if sync.mode != "full" || self.beside_hold.contains(&seq) {
+        if sync.mode != "full" || record.resource != USER || self.beside_hold.contains(&seq) {
             return Ok(());
         }
         let requests = &seen.requests[&record.instance];
         let wrote = Told::by(record);
         let (check, n_sent) = self.read_at(seq);
-        let was_before = |other: &Sync| {
-            other.check < check || (other.check == check && other.finished_at < record.observed_at)
-        };
-        let others = self.syncs.values().rev().filter(|other| {
-            other.instance == sync.instance
-                && other.mode == "incremental"
-                && other.outcome == "succeeded"
-                // Who approves reads no pages.
-                && !other.certificate.is_null()
-                && other.finished_at >= sync.span().from
-                && was_before(other)
-                && !self.may_have_refused(other, seen)
-        });
-        for other in others {
+        for other in self.read_meanwhile(record, sync, check, seen) {
             let Some((later, told)) = last_page_with(&record.id, other, requests) else {
                 continue;
             };
@@ -61,23 +48,48 @@ impl Laws {
         Ok(())
     }
 
+    /// The incremental syncs of the same source that came to their end before a full one wrote this, newest first.
+    pub(super) fn read_meanwhile(
+        &self,
+        record: &Record,
+        sync: &Sync,
+        check: u64,
+        seen: &Seen,
+    ) -> impl Iterator<Item = &Sync> {
+        let was_before = move |other: &Sync| {
+            other.check < check || (other.check == check && other.finished_at < record.observed_at)
+        };
+        self.syncs.values().rev().filter(move |other| {
+            (&other.instance, &other.resource) == (&sync.instance, &sync.resource)
+                && other.mode == "incremental"
+                && other.outcome == "succeeded"
+                // Who approves reads no pages.
+                && !other.certificate.is_null()
+                && other.finished_at >= sync.span().from
+                && was_before(other)
+                && !self.may_have_refused(other, seen)
+        })
+    }
+
     /// Counts whom a full sync and, meanwhile, an incremental one were told different things of: where there are none, the
     /// law says nothing.
     pub(super) fn count_told_twice(&mut self, sync: &Sync, seen: &Seen) {
-        if sync.mode != "full" || sync.outcome != "succeeded" {
+        if sync.mode != "full" || sync.resource != USER || sync.outcome != "succeeded" {
             return;
         }
         let requests = &seen.requests[&sync.instance][..sync.n_sent];
         let begun = requests.partition_point(|asked| asked.at < sync.started_at);
         let is_meanwhile = |other: &&Sync| {
-            other.instance == sync.instance
+            (&other.instance, &other.resource) == (&sync.instance, &sync.resource)
                 && other.mode == "incremental"
                 && other.outcome == "succeeded"
                 && (sync.started_at..sync.finished_at).contains(&other.finished_at)
         };
         let mut told_twice = BTreeSet::new();
         for other in self.syncs.values().rev().filter(is_meanwhile) {
-            let pages = (begun..other.n_sent).filter(|place| requests[*place].is_page_of_changes);
+            let pages = (begun..other.n_sent).filter(|place| {
+                requests[*place].is_page_of_changes && !requests[*place].is_of_groups
+            });
             for place in pages {
                 for id in ids_in(&requests[place]) {
                     let later = Told::to(&requests[place], &id);
@@ -104,7 +116,7 @@ impl Laws {
             )
         };
         let was_held_whole = self.holds.values().any(|hold| {
-            hold.instance == sync.instance
+            (&hold.instance, &hold.source) == (&sync.instance, &sync.resource)
                 && hold.guard == "source_changed"
                 && self
                     .syncs
@@ -141,6 +153,9 @@ impl Told {
     }
 
     fn to(asked: &Asked, id: &str) -> Self {
+        if asked.is_of_groups {
+            return Self::Nothing;
+        }
         let is_about = asked.id.as_deref() == Some(id);
         let status = asked.answer.map(|(_, status)| status);
         match (&asked.body, status) {
@@ -250,5 +265,7 @@ fn last_page_with(id: &str, sync: &Sync, requests: &[Asked]) -> Option<(usize, T
 /// Whether somebody asked for the user by himself after a page: what came of that decided.
 fn was_asked_again(id: &str, page: usize, sync: &Sync, requests: &[Asked]) -> bool {
     let later = &requests[page..sync.n_sent];
-    later.iter().any(|asked| asked.id.as_deref() == Some(id))
+    later
+        .iter()
+        .any(|asked| !asked.is_of_groups && asked.id.as_deref() == Some(id))
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::truth::{Span, hides};
 use super::super::watch::Seen;
-use super::{Law, Laws, Sync, broken, time};
+use super::{GROUP, Law, Laws, Sync, USER, broken, time};
 
 /// How far an instance's clock may be ahead of ours before it is not believed.
 const AHEAD: SignedDuration = SignedDuration::from_hours(24);
@@ -44,7 +44,7 @@ impl Laws {
         let mut rows = conn
             .prepare_cached(
                 "SELECT id, instance, mode, started_at, finished_at, outcome, certificate,
-                        created, updated, deactivated, held, error
+                        created, updated, deactivated, held, error, resource
                  FROM syncs WHERE id > ?1 ORDER BY id",
             )
             .unwrap();
@@ -57,6 +57,7 @@ impl Laws {
                     check: self.checks,
                     n_sent: seen.requests[&instance].len(),
                     instance,
+                    resource: row.get(12)?,
                     mode: row.get(2)?,
                     started_at: time(&row.get::<_, String>(3)?),
                     finished_at: time(&row.get::<_, String>(4)?),
@@ -139,11 +140,14 @@ impl Laws {
                         | Effect::TotalOff { .. }
                 )
         };
-        if self.is_held_whole(&sync.instance) || truth.any_wrong(span, is_odd) {
+        if self.is_held_whole(&sync.instance, &sync.resource) || truth.any_wrong(span, is_odd) {
             return Ok(());
         }
+        if sync.resource == GROUP {
+            return self.every_group_is_there(conn, sync, truth, span);
+        }
         for user in truth.unedited(span) {
-            let folded = self.folded(&sync.instance, &user.sys_id);
+            let folded = self.folded(&sync.instance, USER, &user.sys_id);
             if folded.is_none_or(|folded| folded.is_gone)
                 && !is_rejected(conn, &sync.instance, &user.sys_id)
             {
@@ -164,19 +168,22 @@ impl Laws {
         now: Timestamp,
     ) -> Law {
         let mut rows = conn
-            .prepare_cached("SELECT instance, watermark FROM sources WHERE watermark IS NOT NULL")
+            .prepare_cached(
+                "SELECT instance, resource, watermark FROM sources WHERE watermark IS NOT NULL",
+            )
             .unwrap();
-        let rows: Vec<(String, String)> = rows
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        let rows: Vec<(String, String, String)> = rows
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .unwrap()
             .map(Result::unwrap)
             .collect();
-        for (instance, watermark) in rows {
+        for (instance, resource, watermark) in rows {
             let watermark = time(&watermark);
-            let before = self.watermarks.insert(instance.clone(), watermark);
+            let source = (instance.clone(), resource.clone());
+            let before = self.watermarks.insert(source, watermark);
             if before.is_some_and(|before| before > watermark) {
                 let approved = self.holds.iter().find(|(id, hold)| {
-                    hold.instance == instance
+                    (&hold.instance, &hold.source) == (&instance, &resource)
                         && hold.guard == "source_changed"
                         && hold.state == "approved"
                         && !self.spent.contains(id)
@@ -184,7 +191,7 @@ impl Laws {
                 let Some((id, _)) = approved else {
                     return broken(
                         "the watermark never moves back",
-                        format!("{instance}: {before:?} to {watermark}"),
+                        format!("{instance} {resource}: {before:?} to {watermark}"),
                     );
                 };
                 self.spent.insert(*id);
