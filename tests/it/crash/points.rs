@@ -47,6 +47,16 @@ fn approval() {
     every_point(Scene::approval);
 }
 
+/// What a failing disk does is no other here than to users, and two syncs have many points.
+#[test]
+fn groups() {
+    if !traced::is_possible() {
+        return;
+    }
+    let scene = Scene::groups();
+    assert!(kill_at_each_point(&scene, &undisturbed(&scene)) > 50);
+}
+
 #[test]
 fn trimming() {
     every_point(Scene::trimming);
@@ -59,15 +69,6 @@ pub(super) fn every_point<T: Trial + Sync>(prepare: impl FnOnce() -> T) {
     }
     let scene = &prepare();
     let expected = &undisturbed(scene);
-    let kill = || {
-        let mut last = 0;
-        each_point(scene, Fault::Kill, |point, home, hit| {
-            if point.nth == 1 {
-                last = 0;
-            }
-            last = judge_killed(scene, expected, home, hit, last);
-        })
-    };
     let fail = |fault| {
         each_point(scene, fault, |_, home, hit| {
             judge_failed(scene, expected, home, hit);
@@ -76,7 +77,7 @@ pub(super) fn every_point<T: Trial + Sync>(prepare: impl FnOnce() -> T) {
     let (n_kills, failed) = std::thread::scope(|scope| {
         let failed =
             [Fault::NoSpace, Fault::Broken].map(|fault| (fault, scope.spawn(move || fail(fault))));
-        let n_kills = kill();
+        let n_kills = kill_at_each_point(scene, expected);
         let joined = failed.map(|(fault, points)| (fault, points.join()));
         (n_kills, joined)
     });
@@ -88,6 +89,17 @@ pub(super) fn every_point<T: Trial + Sync>(prepare: impl FnOnce() -> T) {
             "{fault:?}: {n_faults} of {n_kills}"
         );
     }
+}
+
+/// Lets the process die at every write. Returns how many there were.
+fn kill_at_each_point(scene: &impl Trial, expected: &Expected) -> usize {
+    let mut last = 0;
+    each_point(scene, Fault::Kill, |point, home, hit| {
+        if point.nth == 1 {
+            last = 0;
+        }
+        last = judge_killed(scene, expected, home, hit, last);
+    })
 }
 
 fn undisturbed(scene: &impl Trial) -> Expected {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use musterd::mirror::Mirror;
-use musterd::sandbox::{Column, Values};
+use musterd::sandbox::{Column, GroupValues, Member, Values};
 
 use super::source::Source;
 use super::traced::copy_mirror;
@@ -18,6 +18,10 @@ fn guards(window: &str) -> String {
          guard.blanking = {{ at_least = 3, count = 3, percent = 100, window = {window:?} }}"
     )
 }
+
+/// Groups are read, too, and one of them may lose two members; more is held.
+const GROUPS: &str = "resources = [\"users\", \"groups\"]\n\
+    guard.group_memberships = { at_least = 2, count = 2, percent = 100, window = \"24h\" }";
 
 /// What may be cut off at any write.
 pub(super) trait Trial {
@@ -61,6 +65,7 @@ pub(super) struct Scene {
     /// What the operator or the schedule does next, whatever happened.
     then: Vec<Then>,
     history: &'static str,
+    has_groups: bool,
 }
 
 /// A command that comes after.
@@ -75,14 +80,14 @@ impl Scene {
     /// A mirror is made, by the schema's first migrations, and gets its baseline.
     pub(super) fn creation() -> Self {
         let source = Source::start(8);
-        let prepared = home(&source, "400d");
+        let prepared = home(&source, "400d", false);
         Self::new("creation", source, prepared, &["sync", "--json"], 0)
     }
 
     /// The first complete full sync of a mirror that is there.
     pub(super) fn baseline() -> Self {
         let source = Source::start(45);
-        let prepared = home(&source, "400d");
+        let prepared = home(&source, "400d", false);
         drop(Mirror::open(&prepared.mirror_path(), "0f0e0d0c0b0a0908").unwrap());
         Self::new("baseline", source, prepared, &["sync", "--json"], 0)
     }
@@ -156,6 +161,46 @@ impl Scene {
         }
     }
 
+    /// A full sync of groups: members come and leave, a group is new, one is renamed, one is gone with all who were in it, and of one
+    /// so many leave that it is held.
+    pub(super) fn groups() -> Self {
+        let source = Source::with_groups(12, 0);
+        let ids = source.active_ids();
+        let people = |range: std::ops::Range<usize>| -> Vec<Member> {
+            ids[range].iter().map(|id| Member::user(id)).collect()
+        };
+        let found = |name: &str, members: &[Member]| {
+            let group = source.sandbox.create_group(&GroupValues::named(name));
+            assert!(source.sandbox.change_members(&group, &[], members));
+            group
+        };
+        let desk = found("Desk", &people(0..4));
+        let gone = found("Gone", &people(0..3));
+        let thinned = found("Thinned", &people(0..7));
+        let named = found(
+            "Named",
+            &[people(4..6), vec![Member::group(&desk)]].concat(),
+        );
+        let prepared = home(&source, "400d", true);
+        done(&prepared.sync("full"), 0);
+        source.pass(600);
+        let change = |group: &str, leave: &[Member], join: &[Member]| {
+            assert!(source.sandbox.change_members(group, leave, join));
+        };
+        change(&desk, &people(0..2), &people(4..6));
+        assert!(source.sandbox.delete_group(&gone));
+        change(&thinned, &people(0..5), &people(7..8));
+        let name = GroupValues::named("Renamed");
+        assert!(source.sandbox.update_group(&named, &name));
+        found("New", &people(1..3));
+        let args = ["sync", "--mode", "full", "--json"];
+        Self {
+            has_groups: true,
+            then: vec![Then::Sync("full")],
+            ..Self::new("groups", source, prepared, &args, 3)
+        }
+    }
+
     /// Everything but the newest record is older than the mirror is told to remember.
     pub(super) fn trimming() -> Self {
         let source = Source::start(25);
@@ -190,6 +235,7 @@ impl Scene {
             // A full one, where there is no baseline yet.
             then: vec![Then::Sync("incremental")],
             history: "400d",
+            has_groups: false,
         }
     }
 }
@@ -209,7 +255,7 @@ impl Trial for Scene {
     }
 
     fn copy(&self) -> Home {
-        let copy = home(&self.source, self.history);
+        let copy = home(&self.source, self.history, self.has_groups);
         copy_mirror(self.prepared.path(), copy.path());
         copy
     }
@@ -233,13 +279,22 @@ impl Trial for Scene {
 
     fn assert_true(&self, home: &Home) {
         self.source.assert_mirrored_in(home);
+        if self.has_groups {
+            self.source.assert_groups_mirrored_in(home);
+        }
     }
 }
 
-fn home(source: &Source, history: &str) -> Home {
+fn home(source: &Source, history: &str, has_groups: bool) -> Home {
     // Nothing is trimmed that a guard still counts.
     let window = if history == "400d" { "24h" } else { history };
-    let home = Home::new_in(&workplace(), &[source.instance(&guards(window))]);
+    let of_groups = if has_groups {
+        GROUPS
+    } else {
+        "resources = [\"users\"]"
+    };
+    let more = format!("{}\n{of_groups}", guards(window));
+    let home = Home::new_in(&workplace(), &[source.instance(&more)]);
     let config = std::fs::read_to_string(home.config_path()).unwrap();
     let config = config.replace("[log]", &format!("history = {history:?}\n\n[log]"));
     std::fs::write(home.config_path(), config).unwrap();
@@ -247,7 +302,7 @@ fn home(source: &Source, history: &str) -> Home {
 }
 
 fn with_baseline(source: &Source, history: &str) -> Home {
-    let home = home(source, history);
+    let home = home(source, history, false);
     done(&home.sync("full"), 0);
     source.pass(600);
     home

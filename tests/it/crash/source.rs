@@ -56,31 +56,34 @@ impl Clock for HandClock {
 impl Source {
     /// Serves a directory of so many users.
     pub(super) fn start(users: usize) -> Self {
+        Self::with_groups(users, 0)
+    }
+
+    /// The same, and so many groups.
+    pub(super) fn with_groups(users: usize, groups: usize) -> Self {
         let clock = Arc::new(HandClock::default());
-        Self::serve(users, 0, Arc::clone(&clock) as _, clock)
+        let options = Options {
+            users,
+            groups,
+            ..Options::default()
+        };
+        Self::serve(options, Arc::clone(&clock) as _, clock)
     }
 
     /// Serves a directory that changes so many times a minute, by the computer's clock.
     pub(super) fn alive(users: usize, churn_per_minute: u32) -> Self {
-        Self::serve(
-            users,
-            churn_per_minute,
-            Arc::new(SystemClock),
-            Arc::default(),
-        )
-    }
-
-    fn serve(
-        users: usize,
-        churn_per_minute: u32,
-        time: SharedClock,
-        clock: Arc<HandClock>,
-    ) -> Self {
         let options = Options {
             users,
-            odd: false,
             churn_per_minute,
             ..Options::default()
+        };
+        Self::serve(options, Arc::new(SystemClock), Arc::default())
+    }
+
+    fn serve(options: Options, time: SharedClock, clock: Arc<HandClock>) -> Self {
+        let options = Options {
+            odd: false,
+            ..options
         };
         let sandbox = Sandbox::new(options, time);
         let stop = CancellationToken::new();
@@ -143,6 +146,28 @@ impl Source {
         }
         let gone = "SELECT count(*) FROM users WHERE gone_at IS NOT NULL AND active = 1";
         assert_eq!(home.one::<i64>(gone), 0);
+    }
+
+    /// The living groups are those of the directory, and whoever is in one of them is so in the mirror, or his leaving is held.
+    pub(super) fn assert_groups_mirrored_in(&self, home: &Home) {
+        let groups = "SELECT id FROM groups WHERE gone_at IS NULL ORDER BY id";
+        assert_eq!(home.list(groups), self.sandbox.group_ids());
+        let mut expected = Vec::new();
+        for group in self.sandbox.group_ids() {
+            let members = self
+                .sandbox
+                .with_directory(|directory| directory.members(&group).to_vec());
+            expected.extend(members.iter().map(|one| format!("{group}/{}", one.id)));
+        }
+        let held = "SELECT id FROM hold_changes WHERE resource = 'Membership' AND state = 'held'";
+        expected.extend(home.list(held));
+        expected.sort();
+        let living = "SELECT group_id || '/' || member_id FROM memberships WHERE ended_at IS NULL ORDER BY 1";
+        assert_eq!(home.list(living), expected);
+        let miscounted = "
+            SELECT count(*) FROM groups WHERE member_count <>
+                (SELECT count(*) FROM memberships WHERE group_id = groups.id AND ended_at IS NULL)";
+        assert_eq!(home.one::<i64>(miscounted), 0);
     }
 
     /// Lets time pass at the instance.

@@ -10,11 +10,13 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
 /// Every table that the contract names, and those behind them that decide what the next sync does.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 15] = [
     "feed",
     "instances",
     "sources",
     "users",
+    "groups",
+    "memberships",
     "changes",
     "changes_base",
     "syncs",
@@ -25,6 +27,9 @@ const TABLES: [&str; 13] = [
     "pins",
     "source_counts",
 ];
+
+/// Those that earlier versions do not have: nothing is in them.
+const LATER: [&str; 2] = ["groups", "memberships"];
 
 /// The schema's version, kept like a table with one row.
 const VERSION: &str = "user_version";
@@ -166,6 +171,9 @@ impl State {
 }
 
 fn rows(conn: &Connection, table: &str) -> Vec<Row> {
+    if LATER.contains(&table) && !conn.table_exists(None, table).unwrap() {
+        return Vec::new();
+    }
     let mut query = conn.prepare(&format!("SELECT * FROM {table}")).unwrap();
     let columns: Vec<String> = query.column_names().map(str::to_owned).collect();
     let mut rows: Vec<Row> = query
