@@ -1,4 +1,5 @@
-//! Faults by name: the adverse cases 1 to 76 of the reliability page, sections A to E, and nowhere else.
+//! Faults by name: the adverse cases 1 to 76 of the reliability page, sections A to E, and nowhere else; and
+//! those of groups, which are not on it.
 //!
 //! A case is a table row in the file of its section, and a test of that name: the fault script that
 //! `musterd sandbox --faults` reads as well, and what is demanded while the fault lasts. All of them go
@@ -14,6 +15,7 @@ mod course;
 mod data;
 mod demands;
 mod follower;
+mod groups;
 mod laws;
 mod log;
 
@@ -47,6 +49,7 @@ fn sections() -> Vec<(&'static str, &'static [(u64, &'static str)])> {
         ("C. Authentication", authentication::CASES),
         ("D. Time", time::CASES),
         ("E. Data", data::CASES),
+        ("Groups", groups::CASES),
     ]
 }
 
@@ -58,7 +61,11 @@ fn the_table_has_every_case_of_the_page() {
         .flat_map(|(_, cases)| cases.iter().copied())
         .collect();
     let numbers: BTreeSet<u64> = cases.iter().map(|(number, _)| *number).collect();
-    assert!(numbers.into_iter().eq(1..=76));
+    // Those of groups are not on the page, and stand behind it.
+    let (of_page, of_groups): (Vec<u64>, Vec<u64>) =
+        numbers.into_iter().partition(|number| *number < 200);
+    assert!(of_page.into_iter().eq(1..=76));
+    assert!(of_groups.into_iter().eq((201..).take(groups::CASES.len())));
     assert!(cases.is_sorted_by_key(|(number, _)| *number));
     let names: BTreeSet<&str> = cases.iter().map(|(_, name)| *name).collect();
     assert_eq!(names.len(), cases.len());

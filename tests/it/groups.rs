@@ -1,5 +1,5 @@
 //! Groups and who is in them, through the daemon under a paused clock: what is mirrored, what a list that is not whole
-//! does not do, and what waits for a person.
+//! does not do, and what waits for a person. Each fault of groups by itself is a case of [`crate::faults`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -291,83 +291,6 @@ fn a_group_that_is_deleted_ends_with_its_members_before_it_and_a_new_one_of_its_
             "SELECT count(*) FROM changes WHERE resource = 'Membership' AND reason = 'returned' AND kind = 'create'",
         );
         assert_eq!(returned, 15);
-        scene.end().await;
-    });
-}
-
-/// A list that is wrong ends no membership, whatever is wrong with it, and mends itself when it is whole again.
-fn a_wrong_list_ends_nothing(fault: impl Fn(&str) -> Fault + 'static, expected: &'static str) {
-    simulate(async move || {
-        let scene = Scene::with(12).await;
-        let group = scene.group_of("Night Desk", 8);
-        scene.next().await;
-        let before = scene.mirrored();
-        scene.acme().add_fault(fault(&group).named("wrong"));
-        let feed = scene.last_seq();
-        scene.minutes(30).await;
-        assert_eq!(scene.mirrored(), before);
-        assert_eq!(scene.known(&group), expected);
-        assert_eq!(scene.last_seq(), feed);
-        // Others are none the worse.
-        let other = scene.group_of("Day Desk", 2);
-        scene.next().await;
-        assert_eq!(scene.known(&other), "all");
-        scene.acme().remove_fault("wrong");
-        scene.next().await;
-        assert_eq!(scene.known(&group), "all");
-        assert_eq!(scene.mirrored(), scene.true_ones());
-        let ended: i64 = scene.ask("SELECT count(*) FROM memberships WHERE ended_at IS NOT NULL");
-        assert_eq!(ended, 0);
-        scene.end().await;
-    });
-}
-
-#[test]
-fn a_list_that_is_cut_while_the_group_alone_is_shown_whole_ends_nothing() {
-    a_wrong_list_ends_nothing(
-        |group| {
-            let ids = vec![group.to_owned()];
-            Fault::new(Effect::MembersCut { most: 5, ids }).on(&[RequestKind::List])
-        },
-        "cut",
-    );
-}
-
-#[test]
-fn a_list_that_is_empty_by_error_ends_nothing_while_users_say_otherwise() {
-    simulate(async || {
-        let scene = Scene::with(12).await;
-        let group = scene.group_of("Night Desk", 8);
-        scene.next().await;
-        let ids = vec![group.clone()];
-        scene.acme().add_fault(Fault::new(Effect::MembershipsShown));
-        scene
-            .acme()
-            .add_fault(Fault::new(Effect::MembersEmpty { ids }).named("empty"));
-        scene.next().await;
-        // The sandbox blanks the list of the group alone: its users still show it.
-        assert_eq!(scene.count(&group), 8);
-        assert_eq!(scene.known(&group), "unknown");
-        scene.acme().remove_fault("empty");
-        scene.next().await;
-        assert_eq!((scene.count(&group), &*scene.known(&group)), (8, "all"));
-        scene.end().await;
-    });
-}
-
-#[test]
-fn a_list_that_is_cut_ends_nothing_while_users_say_otherwise() {
-    simulate(async || {
-        let scene = Scene::with(12).await;
-        let group = scene.group_of("Night Desk", 8);
-        scene.next().await;
-        let ids = vec![group.clone()];
-        scene.acme().add_fault(Fault::new(Effect::MembershipsShown));
-        scene
-            .acme()
-            .add_fault(Fault::new(Effect::MembersCut { most: 6, ids }).named("cut"));
-        scene.next().await;
-        assert_eq!((scene.count(&group), &*scene.known(&group)), (8, "cut"));
         scene.end().await;
     });
 }
@@ -796,46 +719,6 @@ fn an_account_that_may_not_read_groups_mirrors_its_users() {
     });
 }
 
-/// What the mirror has of them grows old, and that must not pass in silence.
-#[test]
-fn a_right_to_read_groups_that_is_lost_is_a_failure_of_groups_and_of_nothing_else() {
-    simulate(async || {
-        let scene = Scene::with(6).await;
-        let before = scene.mirrored();
-        scene
-            .acme()
-            .add_fault(Fault::new(Effect::GroupsForbidden).named("forbidden"));
-        let user = scene.acme().ids()[7].clone();
-        scene.acme().update(
-            &user,
-            &sandbox::Values::new().with(sandbox::Column::Title, "Principal"),
-        );
-        scene.minutes(20).await;
-        let (outcome, error): (String, String) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT outcome, error FROM syncs WHERE resource = 'Group' AND mode = 'full' ORDER BY id DESC LIMIT 1",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
-        assert_eq!(outcome, "failed");
-        assert!(error.contains("403"), "{error}");
-        assert_eq!(scene.mirrored(), before);
-        let title: String = scene.ask(&format!("SELECT title FROM users WHERE id = '{user}'"));
-        assert_eq!(title, "Principal");
-        let state: String = scene.ask("SELECT state FROM instances");
-        assert_eq!(state, "healthy");
-        assert!(!scene.is_off());
-        scene.acme().remove_fault("forbidden");
-        let group = scene.group_of("Night Desk", 3);
-        scene.next().await;
-        assert_eq!(scene.count(&group), 3);
-        scene.end().await;
-    });
-}
-
 #[test]
 fn groups_in_circles_and_members_that_nobody_knows_are_members_like_others() {
     simulate(async || {
@@ -862,28 +745,6 @@ fn groups_in_circles_and_members_that_nobody_knows_are_members_like_others() {
         let id: String = scene
             .ask("SELECT id FROM changes WHERE id LIKE '%nobody%' AND resource = 'Membership'");
         assert_eq!(id, format!("{one}/nobody%2F%252F"));
-        scene.end().await;
-    });
-}
-
-#[test]
-fn a_group_that_is_renamed_changes_and_its_members_do_not() {
-    simulate(async || {
-        let scene = Scene::with(6).await;
-        let group = scene.group_of("Night Desk", 5);
-        scene.next().await;
-        let before = scene.last_seq();
-        scene
-            .acme()
-            .update_group(&group, &GroupValues::named("Late Desk"));
-        // An incremental sync sees it by its stamp.
-        scene.minutes(6).await;
-        assert_eq!(scene.last_seq(), before + 1);
-        let changed: String = scene.ask("SELECT changed FROM changes ORDER BY seq DESC LIMIT 1");
-        assert_eq!(
-            changed,
-            r#"{"display_name":{"from":"Night Desk","to":"Late Desk"}}"#
-        );
         scene.end().await;
     });
 }

@@ -119,7 +119,7 @@ impl Course for Case {
 }
 
 /// Makes a world in a runtime of its own, all of whose threads log to the trial.
-fn in_a_world(
+pub(super) fn in_a_world(
     number: u64,
     setup: Setup,
     course: impl AsyncFnOnce(&mut Trial),
@@ -178,7 +178,7 @@ impl Case {
 
 impl Ends {
     #[track_caller]
-    fn judge(self, sync: &Row, trial: &Trial) {
+    pub(super) fn judge(self, sync: &Row, trial: &Trial) {
         let outcome = text(sync, "outcome").unwrap();
         let certificate = Trial::certificate(sync);
         let verdict = certificate["verdict"].as_str().unwrap_or("none");
@@ -200,7 +200,7 @@ impl Ends {
 
 impl Meanwhile {
     #[track_caller]
-    fn judge(self, trial: &Trial) {
+    pub(super) fn judge(self, trial: &Trial) {
         let people = &trial.people;
         match self {
             Self::All => {

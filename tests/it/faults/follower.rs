@@ -1,5 +1,5 @@
 //! A program that reads the mirror while it is being written: it follows the feed, folds it, and holds
-//! what it has folded against `users` each time it looks (promises P2, P3 and P12).
+//! what it has folded against `users`, `groups` and `memberships` each time it looks (promises P2, P3 and P12).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// One user of one instance.
-type Key = (String, String);
+/// One user, group or membership of one instance.
+type Key = (String, String, String);
 
 /// A record as it was read: nothing of it may ever change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +27,23 @@ pub(super) struct Follower {
     epoch: String,
     records: Vec<Record>,
     folded: BTreeMap<Key, (String, i64)>,
-    watermarks: BTreeMap<String, (Option<String>, i64)>,
+    watermarks: BTreeMap<(String, String), (Option<String>, i64)>,
     n_looks: u64,
 }
 
-const RECORDS: &str = "SELECT seq, instance, id, kind, after,
-        json_array(sync_id, resource, reason, changed, proof, hold_id, source_modified_at, observed_at)
+/// What the fold is held against; who is in a group is told by the record's own text.
+const MIRRORED: &str = "
+    SELECT instance, 'User', id, attributes, changed_seq FROM users
+    UNION ALL
+    SELECT instance, 'Group', id, attributes, changed_seq FROM groups
+    UNION ALL
+    SELECT instance, 'Membership',
+           replace(replace(group_id, '%', '%25'), '/', '%2F') || '/' || replace(replace(member_id, '%', '%25'), '/', '%2F'),
+           iif(ended_at IS NULL, 'lives', 'ended'), changed_seq
+    FROM memberships";
+
+const RECORDS: &str = "SELECT seq, instance, resource, id, kind, after,
+        json_array(sync_id, reason, changed, proof, hold_id, source_modified_at, observed_at)
     FROM changes WHERE seq > ?1 ORDER BY seq";
 
 impl Follower {
@@ -85,23 +96,33 @@ impl Follower {
         for (record, seq) in new.iter().zip(last + 1..) {
             assert_eq!(record.seq, seq, "`seq` grows by 1");
             let known = self.folded.contains_key(&record.key);
-            assert_eq!(
-                record.kind != "create",
-                known,
+            let is_membership = record.key.1 == "Membership";
+            // A membership that comes back is created again.
+            assert!(
+                (record.kind != "create") == known || is_membership && known,
                 "only who is new is created: {record:?}"
             );
-            let state = (record.after.clone(), record.seq);
+            let after = match (is_membership, &*record.kind) {
+                (false, _) => record.after.clone(),
+                (true, "create") => "lives".to_owned(),
+                (true, _) => "ended".to_owned(),
+            };
+            let before = self.folded.get(&record.key);
+            assert!(
+                !is_membership || before.is_none_or(|(before, _)| *before != after),
+                "it is already so: {record:?}"
+            );
+            let state = (after, record.seq);
             self.folded.insert(record.key.clone(), state);
         }
         if new.is_empty() && self.n_looks % 10 != 1 {
             return;
         }
         self.records.extend(new);
-        let mut users = line
-            .prepare_cached("SELECT instance, id, attributes, changed_seq FROM users")
-            .unwrap();
+        let mut users = line.prepare_cached(MIRRORED).unwrap();
         let rows = users.query_map([], |row| {
-            Ok(((row.get(0)?, row.get(1)?), (row.get(2)?, row.get(3)?)))
+            let key = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((key, (row.get(3)?, row.get(4)?)))
         });
         let users: BTreeMap<Key, (String, i64)> = rows.unwrap().map(Result::unwrap).collect();
         for (key, folded) in &self.folded {
@@ -114,22 +135,23 @@ impl Follower {
     fn watch_watermarks(&mut self, line: &Connection) {
         let mut sources = line
             .prepare_cached(
-                "SELECT instance, watermark,
+                "SELECT instance, resource, watermark,
                     (SELECT coalesce(max(id), 0) FROM syncs
-                     WHERE syncs.instance = sources.instance AND outcome = 'succeeded')
+                     WHERE syncs.instance = sources.instance AND syncs.resource = sources.resource
+                         AND outcome = 'succeeded')
                  FROM sources",
             )
             .unwrap();
         let rows = sources.query_map([], |row| {
-            let source: String = row.get(0)?;
-            Ok((source, (row.get(1)?, row.get(2)?)))
+            let source = (row.get(0)?, row.get(1)?);
+            Ok((source, (row.get(2)?, row.get(3)?)))
         });
         for (source, now) in rows.unwrap().map(Result::unwrap) {
             let before = self.watermarks.insert(source.clone(), now.clone());
             if let Some(before) = before {
                 assert!(
                     before.0 == now.0 || before.1 < now.1,
-                    "the watermark of {source} moved without a sync that succeeded: {before:?}, {now:?}"
+                    "the watermark of {source:?} moved without a sync that succeeded: {before:?}, {now:?}"
                 );
             }
         }
@@ -152,10 +174,10 @@ fn records(line: &Connection, after: i64) -> Vec<Record> {
     let rows = query.query_map([after], |row| {
         Ok(Record {
             seq: row.get(0)?,
-            key: (row.get(1)?, row.get(2)?),
-            kind: row.get(3)?,
-            after: row.get(4)?,
-            rest: row.get(5)?,
+            key: (row.get(1)?, row.get(2)?, row.get(3)?),
+            kind: row.get(4)?,
+            after: row.get(5)?,
+            rest: row.get(6)?,
         })
     });
     rows.unwrap().map(Result::unwrap).collect()

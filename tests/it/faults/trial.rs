@@ -39,6 +39,8 @@ pub(super) const GLOBEX: &str = "globex";
 pub(super) struct Setup {
     /// Users of the instance.
     pub(super) users: usize,
+    /// Its groups; with none, groups are not read.
+    pub(super) groups: usize,
     /// Lines of TOML beside those below.
     pub(super) config: &'static str,
     /// Its `auth` without the secrets; those stand in files.
@@ -64,6 +66,7 @@ pub(super) enum Way {
 
 pub(super) const SETUP: Setup = Setup {
     users: 120,
+    groups: 0,
     config: "",
     auth: "client_credentials",
     way: Way::InProcess,
@@ -170,12 +173,14 @@ impl Trial {
     pub(super) async fn start(number: u64, setup: Setup, log: &Log) -> Self {
         let goes: SharedClock = Arc::new(ManualClock::starting_at(setup.start.parse().unwrap()));
         let (ours, theirs) = (Settable::on(&goes), Settable::on(&goes));
-        let sandboxes: BTreeMap<String, Sandbox> = [(ACME, setup.users), (GLOBEX, BYSTANDERS)]
+        let sizes = [(ACME, setup.users, setup.groups), (GLOBEX, BYSTANDERS, 0)];
+        let sandboxes: BTreeMap<String, Sandbox> = sizes
             .into_iter()
             .zip(0..)
-            .map(|((name, users), place)| {
+            .map(|((name, users, groups), place)| {
                 let options = sandbox::Options {
                     users,
+                    groups,
                     seed: 100 * place + number,
                     ..sandbox::Options::default()
                 };
@@ -431,7 +436,9 @@ impl Trial {
     }
 
     pub(super) fn watermark(&self) -> Option<String> {
-        self.one("SELECT (SELECT watermark FROM sources WHERE instance = 'acme')")
+        self.one(
+            "SELECT (SELECT watermark FROM sources WHERE instance = 'acme' AND resource = 'User')",
+        )
     }
 
     pub(super) fn state(&self) -> String {
@@ -465,9 +472,16 @@ impl Trial {
         records.unwrap().map(Result::unwrap).collect()
     }
 
-    /// The syncs of the instance in this mode that began after the fault did, and before it ended.
+    /// The syncs of the instance's users in this mode that began after the fault did, and before it ended.
     pub(super) fn syncs(&self, mode: &str) -> Vec<Row> {
-        let mut syncs = self.rows("SELECT * FROM syncs WHERE instance = 'acme' ORDER BY id");
+        self.syncs_of("User", mode)
+    }
+
+    /// The same of a resource type.
+    pub(super) fn syncs_of(&self, resource: &str, mode: &str) -> Vec<Row> {
+        let mut syncs = self.rows(&format!(
+            "SELECT * FROM syncs WHERE instance = 'acme' AND resource = '{resource}' ORDER BY id"
+        ));
         let within = |sync: &Row| {
             let at: Timestamp = text(sync, "started_at").unwrap().parse().unwrap();
             self.began_at.is_some_and(|began_at| began_at <= at)
@@ -492,7 +506,8 @@ impl Trial {
 
     /// What is known of what the instance honours.
     pub(super) fn capability(&self, name: &str) -> Value {
-        let json: String = self.one("SELECT capabilities FROM sources WHERE instance = 'acme'");
+        let json: String = self
+            .one("SELECT capabilities FROM sources WHERE instance = 'acme' AND resource = 'User'");
         let known: Value = serde_json::from_str(&json).unwrap();
         known[name].clone()
     }
@@ -510,9 +525,10 @@ impl Trial {
                 let of = |column| text(&sync, column).unwrap_or_default();
                 let certificate = Self::certificate(&sync);
                 told += &format!(
-                    "{} {} {} {} {} {} seen {} +{} ~{} -{} held {} rejected {} asked {} {}\n",
+                    "{} {} {} {} {} {} {} seen {} +{} ~{} -{} held {} rejected {} asked {} {}\n",
                     of("id"),
                     of("started_at"),
+                    of("resource"),
                     of("mode"),
                     of("outcome"),
                     certificate["verdict"],
@@ -616,7 +632,11 @@ pub(super) fn configure(world: &World, setup: Setup) {
             format!("{kind} = {{ file = {path:?} }}\n")
         };
         config += &format!(
-            "[instances.{name}]\nurl = \"https://{name}.example\"\n[instances.{name}.auth]\n"
+            "[instances.{name}]\nurl = \"https://{name}.example\"\nresources = {}\n[instances.{name}.auth]\n",
+            match (name.as_str(), setup.groups) {
+                (ACME, 1..) => "[\"users\", \"groups\"]",
+                _ => "[\"users\"]",
+            }
         );
         let auth = if name == ACME { setup.auth } else { SETUP.auth };
         config += &format!("type = {auth:?}\n");
