@@ -133,7 +133,7 @@ fn a_history_is_verified_after_each_transaction() {
     history::live(&path, move || assert_eq!(noticed(&written), None));
     let reader = Reader::open(&path).unwrap();
     let verified = reader.verify(&mut |_| {}).unwrap();
-    assert_eq!((verified.users, verified.records), (48, 66));
+    assert_eq!((verified.users, verified.records), (48, 104));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A small mirror that has lived: everything that the mirror keeps is in it, written through the
 //! library the way syncs write. The same history gives the same content, by a clock of its own.
 //!
-//! the mirrors in `tests/data` lived through it as well, so the users of `acme` must end as they do here.
+//! The mirrors in `tests/data` lived through it as well, those of earlier versions through less of it, so the users of `acme` must end
+//! as they do here.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,22 +10,25 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use musterd::mirror::apply::{Applied, Batch, Finish, Planned, SyncRow, Treatment, Watch};
+use musterd::mirror::lists::ListState;
+use musterd::mirror::profiles::Piece;
 use musterd::mirror::read::Pin;
 use musterd::mirror::stage::{Stage, StageKey};
 use musterd::mirror::trim::TrimOptions;
-use musterd::mirror::{Error, Mirror, Writer};
+use musterd::mirror::{Error, Mirror, Reader, Writer};
 use musterd::model::{
-    Capabilities, Certificate, InstanceName, Mode, Obeyed, Outcome, Paging, Proof, Reject,
-    ResourceId, ResourceType, Shares, TallySnapshot, Trigger, Verdict, Witness,
+    Capabilities, Certificate, InstanceName, Mode, Obeyed, Outcome, Paging, Profile, Proof, Reject,
+    ResourceId, ResourceType, Rule, Shares, TallySnapshot, Trigger, Verdict, Witness,
 };
 use musterd::reconcile::decode::decode;
 use musterd::reconcile::guard::{Limits, ShareLimit, WindowLimit};
 use serde_json::{Value, json};
 
-use super::people::{URN, id, person, row};
+use super::people::{URN, desk, id, person, row};
 
 const START: &str = "2026-03-01T12:00:00Z";
 const USER: ResourceType = ResourceType::User;
+const GROUP: ResourceType = ResourceType::Group;
 
 /// Users of an instance, by id.
 pub(crate) type Directory = BTreeMap<String, Value>;
@@ -82,6 +86,8 @@ pub(crate) fn live(path: &Path, after_each: impl FnMut() + 'static) -> Directory
     history.old_records_are_trimmed();
     history.another_directory();
     history.a_name_changes();
+    history.groups_come_and_go();
+    history.profiles_are_linked();
     history.end().remove("acme").unwrap()
 }
 
@@ -224,6 +230,113 @@ impl History {
         self.change("globex_two", &[9], |user| user["title"] = "Clerk".into());
     }
 
+    fn groups_come_and_go(&mut self) {
+        self.write(|writer| {
+            writer.link(&["acme", "globex_two"].map(|instance| Pin {
+                resources: vec![USER, GROUP],
+                ..pin(instance)
+            }))
+        });
+        let whole = ListState::Confirmed;
+        self.groups(&[
+            ("desk", &["0", "1", "2", "3", "4"], whole),
+            ("board", &["0", "5", "9", "10", "11"], whole),
+            ("night", &["6", "9"], whole),
+            ("all/of them", &["desk", "night"], whole),
+        ]);
+        // Two left, and one came. The board lost more than a guard lets through, and the list of the night is cut.
+        self.groups(&[
+            ("desk", &["0", "1", "2", "12"], whole),
+            ("board", &["0"], whole),
+            ("night", &["", "6"], ListState::Cut),
+            ("all/of them", &["desk", "night"], whole),
+        ]);
+        // One is back, one group is gone with its members, and one is new.
+        self.groups(&[
+            ("desk", &["0", "1", "2", "3", "12"], whole),
+            ("board", &["0"], ListState::Cut),
+            ("day", &["13"], whole),
+            ("all/of them", &["desk"], whole),
+        ]);
+    }
+
+    fn profiles_are_linked(&mut self) {
+        let mail = |n: usize| format!("USER.{n}@example.com");
+        let profile = |name: &str, email: Option<String>| Profile {
+            profile: name.to_owned(),
+            email,
+            ..Profile::default()
+        };
+        let list = |more: &[Profile]| {
+            let mut all = vec![
+                profile("a", Some(mail(0))),
+                profile("b", Some(mail(1))),
+                profile("c", Some(mail(2))),
+                profile("e", None),
+            ];
+            all.extend_from_slice(more);
+            all
+        };
+        self.import(list(&[profile("z", Some(mail(5)))]));
+        self.import(list(&[profile("f", Some("nobody@example.com".to_owned()))]));
+        let now = self.now;
+        self.write(move |writer| writer.pin(&name("globex_two"), "e", &id(7), now));
+        // The address of one is somebody else's now.
+        self.change("globex_two", &[2, 3], |user| {
+            let own = user["id"] == id(3);
+            let value = if own { mail(2) } else { mail(99) };
+            user["emails"] = json!([{"type": "work", "value": value, "primary": true}]);
+        });
+        self.directories
+            .get_mut("globex_two")
+            .unwrap()
+            .remove(&id(1));
+        self.sync("globex_two", Plan::full());
+    }
+
+    fn import(&mut self, profiles: Vec<Profile>) {
+        self.now += SignedDuration::from_mins(1);
+        let now = self.now;
+        let rules = Rule::ALL.to_vec();
+        let of = rules.clone();
+        self.write(move |writer| writer.take_up_keys(&name("globex_two"), &of, None));
+        let piece = Piece {
+            instance: name("globex_two"),
+            rules,
+            after: None,
+            profiles,
+            is_last: true,
+            most_removals: 1,
+            may_forget: true,
+            now,
+        };
+        self.write(move |writer| writer.import(&piece));
+    }
+
+    /// A full sync of groups finds these, with members by the number of a user or the name of a group (nothing: without one), and
+    /// this is thought of their lists.
+    fn groups(&mut self, found: &[(&str, &[&str], ListState)]) {
+        self.now += SignedDuration::from_mins(1);
+        let key = StageKey {
+            instance: name("acme"),
+            resource: GROUP,
+            mode: Mode::Full,
+            fits: String::new(),
+        };
+        let reader = self.mirror.reader().unwrap();
+        let (mut stage, _) = Stage::open(None, &key, &reader, self.now, Duration::ZERO).unwrap();
+        let arrived = found
+            .iter()
+            .map(|(group, members, _)| decode(GROUP, &row(&desk(group, members))).unwrap())
+            .collect();
+        let base = self.mirror.base();
+        stage.put(&reader, base, arrived, Vec::new()).unwrap();
+        for (group, _, state) in found {
+            stage.judge_list(&ResourceId::new(*group), *state).unwrap();
+        }
+        self.apply(&key, stage, &reader, Plan::full());
+    }
+
     fn end(self) -> BTreeMap<&'static str, Directory> {
         self.runtime.block_on(self.mirror.close()).unwrap();
         self.directories
@@ -243,7 +356,7 @@ impl History {
     }
 
     /// Reads a directory and applies what was found.
-    fn sync(&mut self, instance: &'static str, plan: Plan) {
+    fn sync(&mut self, instance: &'static str, mut plan: Plan) {
         self.now += SignedDuration::from_mins(1);
         let now = self.now;
         let key = StageKey {
@@ -260,25 +373,32 @@ impl History {
             .map(|(_, user)| decode(USER, &row(user)).unwrap())
             .collect();
         let base = self.mirror.base();
-        stage.put(&reader, base, arrived, plan.rejects).unwrap();
-        let source = reader.source(&key.instance, USER).unwrap();
+        let rejects = std::mem::take(&mut plan.rejects);
+        stage.put(&reader, base, arrived, rejects).unwrap();
+        self.apply(&key, stage, &reader, plan);
+    }
+
+    /// Applies what was staged just now.
+    fn apply(&mut self, key: &StageKey, mut stage: Stage, reader: &Reader, plan: Plan) {
+        let (now, base, resource) = (self.now, self.mirror.base(), key.resource);
+        let source = reader.source(&key.instance, resource).unwrap();
         let certificate = complete(stage.distinct());
         if plan.mode == Mode::Full && source.baseline_at.is_some() {
             let certificate = certificate.as_complete().unwrap();
-            for absent in stage.candidates(&reader, certificate).unwrap() {
+            for absent in stage.candidates(reader, certificate).unwrap() {
                 stage.put_gone(base, &absent.id, &proof(now)).unwrap();
             }
         }
         let watch = Watch {
-            instance: key.instance,
-            resource: USER,
+            instance: key.instance.clone(),
+            resource,
             baseline_at: source.baseline_at,
             limits: limits(),
             now,
         };
         let treatment = match plan.treatment {
             Some(treatment) => treatment,
-            None => Treatment::Guarded(Planned::of(&stage, &reader, &watch).unwrap()),
+            None => Treatment::Guarded(Planned::of(&stage, reader, &watch).unwrap()),
         };
         let sync_id = self.write(|writer| writer.reserve_sync());
         let mut finish = Finish {
@@ -292,6 +412,7 @@ impl History {
                 ..Capabilities::default()
             }),
         };
+        finish.sync.resource = resource;
         finish.sync.seen = stage.distinct();
         finish.sync.rejected = stage.rejects();
         finish.sync.certificate = Some(certificate);

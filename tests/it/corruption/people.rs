@@ -36,6 +36,26 @@ pub(crate) fn person(n: usize) -> Value {
     })
 }
 
+/// A group of this name, with members by the number of a user or the name of a group; one of whom nothing is shown has none.
+pub(crate) fn desk(name: &str, members: &[&str]) -> Value {
+    let members: Vec<Value> = (members.iter())
+        .map(|member| match (member.parse::<usize>(), *member) {
+            (Ok(n), _) => {
+                json!({"value": id(n), "display": format!("Zoë Nr. {n}"), "type": "User"})
+            }
+            (Err(_), "") => json!({"display": "Nobody"}),
+            (Err(_), group) => json!({"value": group, "display": group, "type": "Group"}),
+        })
+        .collect();
+    json!({
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"],
+        "id": name,
+        "displayName": format!("The {name}"),
+        "members": members,
+        "meta": {"created": "2019-01-01T08:00:00Z", "lastModified": "2026-01-01T08:00:00Z"},
+    })
+}
+
 pub(crate) fn row(user: &Value) -> Row {
     Row {
         id: ResourceId::new(user["id"].as_str().unwrap()),
