@@ -20,7 +20,9 @@ use super::fleet::Fleet;
 use crate::config::heartbeat_url;
 use crate::config::settings::MetricsSettings;
 use crate::metrics::heartbeat::{self, Missed};
-use crate::metrics::{self, GUARDS, Instance, Process, Snapshot, listen, process, textfile};
+use crate::metrics::{
+    self, GUARDS, Groups, Instance, Process, Snapshot, listen, process, textfile,
+};
 use crate::mirror;
 use crate::model::InstanceName;
 use crate::scim::auth::SecretSource;
@@ -287,9 +289,16 @@ async fn snapshot(fleet: &Fleet, process: Option<Process>) -> Result<Snapshot, m
             watermark: time(&row.watermark),
             open_holds: GUARDS.map(of_guard),
             held_changes: held.iter().map(|held| held.held_changes).sum(),
-            rejects: row.rejects,
+            rejects: row.rejects + row.groups.as_ref().map_or(0, |groups| groups.rejects),
             living: row.users,
             active: row.active,
+            groups: row.groups.as_ref().map(|groups| Groups {
+                last_full_success_at: time(&groups.last_full_success_at),
+                living: groups.groups,
+                known_in_part: groups.known_in_part,
+                memberships: groups.memberships,
+            }),
+            ambiguous_profiles: row.ambiguous_profiles,
             consecutive_failures: row.consecutive_failures,
             spent: spent.unwrap_or_default(),
             counted: fleet.meter.counted(&name),

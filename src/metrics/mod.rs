@@ -70,18 +70,35 @@ pub struct Instance {
     pub open_holds: [i64; GUARDS.len()],
     /// Changes that are held.
     pub held_changes: i64,
-    /// Resources that could not be understood.
+    /// Resources that could not be understood, users and groups.
     pub rejects: i64,
     /// Users that are not gone.
     pub living: i64,
     /// Of those, active.
     pub active: i64,
+    /// What is known of its groups; `None` where they were never mirrored.
+    pub groups: Option<Groups>,
+    /// Own profiles of which a person must say who they are.
+    pub ambiguous_profiles: i64,
     /// Failed syncs since the last success.
     pub consecutive_failures: i64,
     /// What talking to it has cost this process.
     pub spent: TallySnapshot,
     /// What its syncs have come to in this process.
     pub counted: Counted,
+}
+
+/// What is known of the groups of one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// When a complete full sync of them last succeeded.
+    pub last_full_success_at: Option<Timestamp>,
+    /// Groups that are not gone.
+    pub living: i64,
+    /// Of those, the ones whose members are not all known.
+    pub known_in_part: i64,
+    /// Memberships that live.
+    pub memberships: i64,
 }
 
 /// What the syncs of one instance have come to.
@@ -154,6 +171,17 @@ impl Snapshot {
             Some(Unit::Seconds),
             stamps,
         )?;
+        let groups = self.instances.iter().filter_map(|instance| {
+            let at = instance.groups?.last_full_success_at?;
+            Some((vec![label(instance)], seconds(at)))
+        });
+        page.gauge(
+            "musterd_groups_last_success_timestamp",
+            "When a complete full sync of groups last succeeded, which alone finds who joined and who left them. Missing \
+             until there was one.",
+            Some(Unit::Seconds),
+            groups,
+        )?;
         let lags = self.instances.iter().filter_map(|instance| {
             // A clock that is behind the instance's makes nothing younger than new.
             let lag = self.taken_at.duration_since(instance.watermark?);
@@ -209,6 +237,38 @@ impl Snapshot {
             "Users in the mirror. living: not gone; active: of those, the active ones.",
             None,
             users,
+        )?;
+        let with_groups = || {
+            let instances = self.instances.iter();
+            instances.filter_map(|instance| Some((instance, instance.groups?)))
+        };
+        let groups = with_groups().flat_map(|(instance, groups)| {
+            let counts = [
+                ("living", groups.living),
+                ("known_in_part", groups.known_in_part),
+            ];
+            counts.map(|(state, n)| (vec![label(instance), ("state", state)], n))
+        });
+        page.gauge(
+            "musterd_groups",
+            "Groups in the mirror. living: not gone; known_in_part: of those, the ones whose list of members was cut or \
+             could not be read, so that nobody leaves them.",
+            None,
+            groups,
+        )?;
+        let memberships =
+            with_groups().map(|(instance, groups)| (vec![label(instance)], groups.memberships));
+        page.gauge(
+            "musterd_memberships",
+            "Memberships that live.",
+            None,
+            memberships,
+        )?;
+        self.each(
+            page,
+            "musterd_ambiguous_profiles",
+            "Own profiles of which a person must say who they are: see musterd map list --state ambiguous.",
+            |one| one.ambiguous_profiles,
         )?;
         page.gauge(
             "musterd_feed_last_seq",
@@ -417,6 +477,8 @@ mod tests {
             rejects: 0,
             living: 0,
             active: 0,
+            groups: None,
+            ambiguous_profiles: 0,
             consecutive_failures: 0,
             spent: TallySnapshot::default(),
             counted: Counted::default(),
@@ -446,6 +508,13 @@ mod tests {
             rejects: 3,
             living: 60,
             active: 55,
+            groups: Some(Groups {
+                last_full_success_at: Some(time("2026-03-01T11:30:00Z")),
+                living: 12,
+                known_in_part: 2,
+                memberships: 345,
+            }),
+            ambiguous_profiles: 5,
             consecutive_failures: 4,
             spent: TallySnapshot {
                 requests: 9,
@@ -468,6 +537,10 @@ mod tests {
         # UNIT musterd_last_success_timestamp_seconds seconds
         musterd_last_success_timestamp_seconds{instance="acme",mode="full"} 1772332200.0
         musterd_last_success_timestamp_seconds{instance="acme",mode="incremental"} 1772366340.25
+        # HELP musterd_groups_last_success_timestamp_seconds When a complete full sync of groups last succeeded, which alone finds who joined and who left them. Missing until there was one.
+        # TYPE musterd_groups_last_success_timestamp_seconds gauge
+        # UNIT musterd_groups_last_success_timestamp_seconds seconds
+        musterd_groups_last_success_timestamp_seconds{instance="acme"} 1772364600.0
         # HELP musterd_watermark_lag_seconds Time since the watermark, which is the newest change that was seen in the instance, by its clock. Where nobody changes it grows, and nothing is wrong: alert on musterd_last_success_timestamp_seconds.
         # TYPE musterd_watermark_lag_seconds gauge
         # UNIT musterd_watermark_lag_seconds seconds
@@ -492,6 +565,16 @@ mod tests {
         # TYPE musterd_users gauge
         musterd_users{instance="acme",state="living"} 60
         musterd_users{instance="acme",state="active"} 55
+        # HELP musterd_groups Groups in the mirror. living: not gone; known_in_part: of those, the ones whose list of members was cut or could not be read, so that nobody leaves them.
+        # TYPE musterd_groups gauge
+        musterd_groups{instance="acme",state="living"} 12
+        musterd_groups{instance="acme",state="known_in_part"} 2
+        # HELP musterd_memberships Memberships that live.
+        # TYPE musterd_memberships gauge
+        musterd_memberships{instance="acme"} 345
+        # HELP musterd_ambiguous_profiles Own profiles of which a person must say who they are: see musterd map list --state ambiguous.
+        # TYPE musterd_ambiguous_profiles gauge
+        musterd_ambiguous_profiles{instance="acme"} 5
         # HELP musterd_feed_last_seq The newest record of the feed.
         # TYPE musterd_feed_last_seq gauge
         musterd_feed_last_seq 70007

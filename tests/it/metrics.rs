@@ -309,6 +309,10 @@ fn every_metric_that_was_promised_is_told() {
         "musterd_held_changes",
         "musterd_rejects",
         "musterd_users",
+        "musterd_groups",
+        "musterd_groups_last_success_timestamp_seconds",
+        "musterd_memberships",
+        "musterd_ambiguous_profiles",
         "musterd_consecutive_failures",
         "musterd_feed_last_seq",
         "musterd_requests_total",
@@ -402,6 +406,11 @@ fn told() -> BTreeSet<String> {
         rejects: 0,
         living: 0,
         active: 0,
+        groups: Some(metrics::Groups {
+            last_full_success_at: Some(now),
+            ..metrics::Groups::default()
+        }),
+        ambiguous_profiles: 0,
         consecutive_failures: 0,
         spent: TallySnapshot::default(),
         counted: Counted::default(),
