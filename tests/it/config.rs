@@ -64,7 +64,7 @@ fn the_defaults_are_those_of_the_contract() {
     [instances.acme]
     url = "https://acme.service-now.com"  # from [ETC]/musterd.toml: instances.acme.url
     scim_path = "/api/now/scim"  # from default
-    resources = ["users"]  # from default
+    resources = ["users", "groups"]  # from default
     page_size = 200  # from default
     concurrency = 2  # from default
     timeout = "60s"  # from default

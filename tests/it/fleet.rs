@@ -42,10 +42,15 @@ impl Linked {
             folder.path().join("musterd.toml"),
             folder.path().join("mirror.db"),
         );
+        // Most scenes are of users.
+        let resources = match instance.contains("resources") {
+            true => "",
+            false => "resources = [\"users\"]\n",
+        };
         let text = format!(
             "[mirror]\npath = {path:?}\n{mirror}\n\
              [instances.acme]\nurl = \"https://acme.example\"\npage_size = 20\n\
-             rate = {{ per_second = 1000, burst = 1000 }}\n{instance}\n\
+             rate = {{ per_second = 1000, burst = 1000 }}\n{resources}{instance}\n\
              [instances.acme.auth]\ntype = \"basic\"\nusername = {:?}\npassword = {:?}\n",
             rules.username, rules.password
         );

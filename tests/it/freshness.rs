@@ -38,7 +38,7 @@ fn world(instances: &[(&str, usize)], defaults: &str) -> World {
         let rules = sandbox.auth();
         let _infallible = write!(
             text,
-            "[instances.{name}]\nurl = \"https://{name}.example\"\n\
+            "[instances.{name}]\nurl = \"https://{name}.example\"\nresources = [\"users\"]\n\
              auth = {{ type = \"basic\", username = {:?}, password = {:?} }}\n",
             rules.username, rules.password
         );

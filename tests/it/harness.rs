@@ -81,11 +81,16 @@ impl Home {
         );
         for instance in instances {
             let auth = self.auth_lines(instance);
+            // Most scenes are of users, and many of their servers know no groups.
+            let resources = match instance.more.contains("resources") {
+                true => "",
+                false => "resources = [\"users\"]\n",
+            };
             write!(
                 text,
                 "\n[instances.{}]\nurl = {:?}\nscim_path = {:?}\npage_size = {}\ntimeout = \"20s\"\n\
                  rate = {{ per_second = 1000, burst = 1000 }}\n\
-                 retry = {{ attempts = 2, max_wait = \"100ms\" }}\n{auth}{}\n",
+                 retry = {{ attempts = 2, max_wait = \"100ms\" }}\n{resources}{auth}{}\n",
                 instance.name, instance.url, instance.scim_path, instance.page_size, instance.more,
             )
             .expect("writing to a string");

@@ -72,8 +72,10 @@ fn an_instance_is_linked_checked_synced_and_taken_out_again() {
 
     let mut daemon = scene.home.start(&["run"]);
     daemon
-        .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
-        .expect("the first sync");
+        .wait_for(TIME_LIMIT, |line| {
+            line.contains("sync finished") && line.contains("User")
+        })
+        .expect("the first sync of users");
     let ran = scene.home.run(&["unlink", "acme"]);
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(ran.stdout.contains("`unlinked`"), "{ran}");

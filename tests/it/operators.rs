@@ -268,7 +268,7 @@ impl Scene {
         };
         let rules = scene.served.sandbox.auth();
         let text = format!(
-            "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\n\
+            "[mirror]\npath = {:?}\n[log]\nlevel = \"info\"\nformat = \"text\"\n[instances.acme]\nurl = {url:?}\nresources = [\"users\"]\n\
              timeout = \"5s\"\npage_size = 2\nrate = {{ per_second = 1000, burst = 1000 }}\nretry = {{ attempts = 2, max_wait = \"2s\" }}\n\
              auth = {{ type = \"client_credentials\", client_id = {:?}, client_secret = {:?} }}\n",
             scene.home.mirror_path(),
