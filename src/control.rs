@@ -62,6 +62,9 @@ pub enum Request {
     Import {
         /// The instance.
         instance: String,
+        /// Which import it is of, as the answer to its first piece says; nothing: it is the first.
+        #[serde(default)]
+        number: Option<u64>,
         /// The range begins behind this profile.
         #[serde(default)]
         after: Option<String>,

@@ -27,6 +27,8 @@ pub struct Of<'a> {
 /// A piece of a list as a client sends it: see [`Piece`].
 #[derive(Debug)]
 struct Sent {
+    /// Which import it is of; `None`: it is the first piece.
+    number: Option<u64>,
     /// The range begins behind this profile.
     after: Option<String>,
     /// All profiles of the range.
@@ -51,6 +53,7 @@ pub async fn carry_out(
 ) -> Option<anyhow::Result<Ended>> {
     Some(match request {
         Request::Import {
+            number,
             after,
             profiles,
             last,
@@ -59,6 +62,7 @@ pub async fn carry_out(
             ..
         } => {
             let sent = Sent {
+                number,
                 after,
                 profiles,
                 is_last: last,
@@ -90,7 +94,7 @@ pub fn instance_of(request: &Request) -> Option<&str> {
 /// also how many profiles are in which state.
 ///
 /// # Errors
-/// When the mirror cannot be used, or the instance is not linked. What earlier transactions imported stays: the same list once more goes
+/// When the mirror cannot be used, the instance is not linked, or another import was begun after this one. What earlier transactions imported stays: the same list once more goes
 /// on with the rest.
 async fn import(
     of: Of<'_>,
@@ -112,7 +116,7 @@ async fn import(
             of.instance
         )));
     }
-    if sent.after.is_none()
+    if sent.number.is_none()
         && let Some(why) = too_many(of, &sent).await?
     {
         return Ok(Ended::Failed(why));
@@ -120,6 +124,7 @@ async fn import(
     take_up_keys(of, stop).await?;
     let mut piece = Piece {
         instance: of.instance.clone(),
+        number: sent.number,
         rules: of.settings.rules.clone(),
         after: sent.after,
         profiles: sent.profiles,
@@ -139,6 +144,7 @@ async fn import(
             })
             .await?;
         piece = returned;
+        piece.number = Some(imported.number);
         piece.most_removals -= imported.removed;
         sum.created += imported.created;
         sum.changed += imported.changed;
@@ -164,6 +170,7 @@ async fn import(
     lines
         .row(json!({
             "instance": of.instance.as_str(),
+            "number": piece.number,
             "created": sum.created,
             "changed": sum.changed,
             "removed": sum.removed,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 
 use crate::model::{Foreign, InstanceName};
+use crate::reconcile::identity::MOST_OF_A_KEY;
 
 /// An error of the mirror.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +206,23 @@ pub enum Error {
         instance: InstanceName,
         /// The profile.
         profile: String,
+    },
+    /// Another import of the same list was begun meanwhile: the later one goes on.
+    #[error(
+        "another import for `{0}` was begun meanwhile and goes on instead of this one: see `musterd map list {0}` when it has ended"
+    )]
+    Overtaken(InstanceName),
+    /// As many profiles as may be are pinned to this user.
+    #[error(
+        "{} profiles of `{instance}` are linked to `{}` already, nothing was changed: `musterd map list {instance}` shows them",
+        MOST_OF_A_KEY,
+        Foreign(user_id)
+    )]
+    TooManyLinks {
+        /// The instance.
+        instance: InstanceName,
+        /// The user.
+        user_id: String,
     },
     /// An import would remove more than was agreed to: another one came between.
     #[error("more profiles of `{0}` would be removed than when it was looked at: import again")]

@@ -23,7 +23,7 @@ pub struct Pin {
 }
 
 /// Every table but `instances` itself that has rows of an instance, by its column `instance`.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "pins",
     "sources",
     "source_counts",
@@ -41,6 +41,7 @@ const TABLES: [&str; 17] = [
     "profiles",
     "identity_keys",
     "user_keys",
+    "imports",
 ];
 
 /// Of those, the ones that an instance fills only when something of it was read, or imported for it.

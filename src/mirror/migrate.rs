@@ -47,6 +47,11 @@ const STEPS: &[Step] = &[
         // It adds tables, which are empty, and a view.
         seals: false,
     },
+    Step {
+        sql: include_str!("migrations/0007_imports.sql"),
+        // It adds a table that is empty.
+        seals: false,
+    },
 ];
 
 /// The newest schema version.

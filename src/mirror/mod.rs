@@ -426,7 +426,7 @@ mod tests {
         migrate::create(&newer, "e").unwrap();
         Connection::open(&newer)
             .unwrap()
-            .pragma_update(None, "user_version", 7)
+            .pragma_update(None, "user_version", migrate::VERSION + 1)
             .unwrap();
         let empty = dir.path().join("empty.db");
         std::fs::write(&empty, "").unwrap();
@@ -443,7 +443,7 @@ mod tests {
 
         for (path, expected) in [
             (other, "another program"),
-            (newer, "schema version 7"),
+            (newer, &*format!("schema version {}", migrate::VERSION + 1)),
             (empty, "is empty"),
             (text, "no SQLite database"),
             (version_0, "version is 0"),

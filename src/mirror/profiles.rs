@@ -14,7 +14,7 @@ use super::read::Reader;
 use super::syncs::known_instance;
 use super::user_keys::{self, COLUMNS, Matcher, UserKeys};
 use crate::model::{Identity, IdentityState, InstanceName, MatchedBy, Profile, Reason, Rule};
-use crate::reconcile::identity::folded;
+use crate::reconcile::identity::{MOST_OF_A_KEY, folded};
 
 /// Profiles of the mirror that one transaction looks at, beside as many of the list: the writer is free again after a fraction of a
 /// second (promise P7).
@@ -28,6 +28,8 @@ const MOST_USERS: u64 = 5_000;
 pub struct Piece {
     /// The instance.
     pub instance: InstanceName,
+    /// Which import it is of: [`Imported::number`] of its first piece; `None`: it is the first.
+    pub number: Option<u64>,
     /// By what profiles are matched, in this order.
     pub rules: Vec<Rule>,
     /// The range begins behind this profile; `None`: with the first there is.
@@ -47,6 +49,8 @@ pub struct Piece {
 /// What one transaction made of a piece.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
+    /// Which import of the instance this is: its further pieces name it.
+    pub number: u64,
     /// Profiles that are new.
     pub created: u64,
     /// Profiles with other keys than before.
@@ -175,8 +179,8 @@ impl Writer<'_> {
     /// are not in the piece are removed. The same piece once more changes nothing.
     ///
     /// # Errors
-    /// When the instance is not linked, the keys of its users were not taken up, or more would be removed than may be; of the
-    /// database. Then nothing of this transaction happened.
+    /// When the instance is not linked, the keys of its users were not taken up, another import was begun after this one, or more would
+    /// be removed than may be; of the database. Then nothing of this transaction happened.
     pub fn import(&self, piece: &Piece) -> Result<Imported, Error> {
         let instance = &piece.instance;
         self.is_linked(instance)?;
@@ -191,6 +195,7 @@ impl Writer<'_> {
             }
             _ => return Err(Error::NoList(instance.clone())),
         }
+        let number = self.import_number(instance, piece.number)?;
         let (known, end) = self.known(piece)?;
         let is_within = |profile: &&Profile| match &end {
             End::Open => true,
@@ -201,7 +206,10 @@ impl Writer<'_> {
             instance,
             matcher: Matcher::new(self.conn, instance, piece.rules.clone())?,
             register: Register::open(self.conn, instance, piece.now)?,
-            done: Imported::default(),
+            done: Imported {
+                number,
+                ..Imported::default()
+            },
         };
         let listed = piece.profiles.iter().take_while(is_within).peekable();
         import.merge(known.into_iter().peekable(), listed, piece)?;
@@ -224,6 +232,26 @@ impl Writer<'_> {
             },
             ..import.done
         })
+    }
+
+    /// The number of an import: of one that begins the next there is, else its own, where none was begun after it.
+    fn import_number(&self, instance: &InstanceName, own: Option<u64>) -> Result<u64, Error> {
+        let name = instance.as_str();
+        let Some(own) = own else {
+            let mut begun = self.conn.prepare_cached(
+                "INSERT INTO imports (instance, number) VALUES (?1, 1)
+                 ON CONFLICT (instance) DO UPDATE SET number = number + 1 RETURNING number",
+            )?;
+            return Ok(begun.query_row([name], |row| count(row, 0))?);
+        };
+        let mut newest = self
+            .conn
+            .prepare_cached("SELECT number FROM imports WHERE instance = ?1")?;
+        let newest = newest.query_row([name], |row| count(row, 0)).optional()?;
+        match newest == Some(own) {
+            true => Ok(own),
+            false => Err(Error::Overtaken(instance.clone())),
+        }
     }
 
     /// What the mirror has of a piece's range, [`MOST_PROFILES`] at most, and where what is looked at ends.
@@ -286,6 +314,10 @@ impl Writer<'_> {
                 user_id: user_id.to_owned(),
             });
         }
+        let before = identities::load(self.conn, instance, profile)?;
+        if before.and_then(|before| before.user_id).as_deref() != Some(user_id) {
+            self.has_room(instance, user_id)?;
+        }
         let pinned = Identity {
             user_id: Some(user_id.to_owned()),
             matched_by: Some(MatchedBy::Pin),
@@ -293,6 +325,21 @@ impl Writer<'_> {
             candidates: Vec::new(),
         };
         self.say(instance, &listed, now, &pinned)
+    }
+
+    /// Whoever a user's change makes look again must fit into the transaction of that change.
+    fn has_room(&self, instance: &InstanceName, user_id: &str) -> Result<(), Error> {
+        let mut linked = self.conn.prepare_cached(
+            "SELECT 1 FROM identities WHERE instance = ?1 AND user_id = ?2 LIMIT 1 OFFSET ?3",
+        )?;
+        let last = whole(MOST_OF_A_KEY as u64 - 1);
+        match linked.exists(params![instance.as_str(), user_id, last])? {
+            true => Err(Error::TooManyLinks {
+                instance: instance.clone(),
+                user_id: user_id.to_owned(),
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Takes a pin away: the profile is matched by its keys, as if it were new.

@@ -232,7 +232,7 @@ impl Writer<'_> {
     /// there.
     fn forget_instance(&self, instance: &InstanceName) -> Result<(), Error> {
         let name = instance.as_str();
-        for table in ["pins", "identity_maps"] {
+        for table in ["pins", "identity_maps", "imports"] {
             self.conn
                 .execute(&format!("DELETE FROM {table} WHERE instance = ?1"), [name])?;
         }

@@ -35,7 +35,7 @@ enum Key {
 const ALL: &str = "*";
 
 /// Every table that has rowids. [`fingerprints`](tie) has none, nor has `user_keys`, all of which `verify` computes anew.
-pub(super) const TABLES: [Table; 19] = [
+pub(super) const TABLES: [Table; 20] = [
     Table {
         name: "feed",
         key: Key::Other("1"),
@@ -123,6 +123,11 @@ pub(super) const TABLES: [Table; 19] = [
     Table {
         name: "identity_maps",
         key: Key::OfInstance("identity_maps.instance"),
+        cells: ALL,
+    },
+    Table {
+        name: "imports",
+        key: Key::OfInstance("imports.instance"),
         cells: ALL,
     },
     Table {

@@ -14,6 +14,10 @@ pub const RESOURCE: &str = "Identity";
 /// fill the feed.
 pub const MOST_CANDIDATES: usize = 20;
 
+/// The most profiles that may have one key, or be pinned to one user: a change of that user looks at each of them, in the transaction
+/// that makes it.
+pub const MOST_OF_A_KEY: usize = 1_000;
+
 /// How a key of a user must fit one of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {

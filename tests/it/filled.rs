@@ -106,6 +106,7 @@ impl Filled {
         };
         let piece = Piece {
             instance: acme(),
+            number: None,
             rules: Rule::ALL.to_vec(),
             after: None,
             profiles: user_names.iter().map(profile).collect(),

@@ -141,6 +141,8 @@ fn a_wrong_file_changes_nothing_and_names_its_line() {
         scene.home.one::<i64>("SELECT last_seq FROM feed"),
     );
     let long = format!("profile,email\np,{}\n", "x".repeat(1_025));
+    let shared: String = (0..1_001).map(|n| format!("s{n},desk@x\n")).collect();
+    let shared = format!("profile,email\n{shared}");
     for (name, text, said) in [
         (
             "b.csv",
@@ -175,6 +177,11 @@ fn a_wrong_file_changes_nothing_and_names_its_line() {
             "line 4: the profile `p` stands in line 2 already",
         ),
         ("b.csv", &long, "line 2: `email` is longer than 1024 bytes"),
+        (
+            "b.csv",
+            &shared,
+            "line 1002: more than 1000 profiles have the `email`",
+        ),
         (
             "b.jsonl",
             "{\"profile\":\"p\"}\n{\"profile\":\"q\",\"mail\":\"x\"}\n",
@@ -381,6 +388,9 @@ fn many_profiles_leave_a_list_only_where_that_is_meant() {
     done(&scene.import(&scene.file("a.csv", &list(n_all))));
     let count = || scene.home.one::<i64>("SELECT count(*) FROM identities");
     assert_eq!(count(), 4_500);
+    // All pieces were of one import.
+    let n_imports = || scene.home.one::<i64>("SELECT number FROM imports");
+    assert_eq!(n_imports(), 1);
     let daemon = scene.daemon();
     let few = scene.file("few.csv", &list(3));
     let ran = scene.import(&few);
@@ -390,6 +400,7 @@ fn many_profiles_leave_a_list_only_where_that_is_meant() {
     // Within the guard it goes through.
     done(&scene.import(&scene.file("most.csv", &list(n_all - 450))));
     assert_eq!(count(), 4_050);
+    assert_eq!(n_imports(), 2);
     let ran = scene.map(&["import", "acme", &few, "--yes"]);
     done(&ran);
     assert!(ran.stdout.contains("4,047 removed"), "{ran}");

@@ -1,10 +1,11 @@
 //! A list of own profiles, as a file has it: read as a whole before anything of it counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
-use crate::model::{Foreign, Profile};
+use crate::model::{Foreign, Profile, Rule};
+use crate::reconcile::identity::{MOST_OF_A_KEY, folded};
 
 /// The longest field, in bytes: longer than any key, and short enough that a piece of a list is a short request.
 const MAX_FIELD_BYTES: usize = 1_024;
@@ -58,12 +59,17 @@ pub(super) fn read(format: Format, bytes: &[u8]) -> Result<Vec<Profile>, Wrong> 
         Format::Csv => read_csv(bytes, &mut list)?,
         Format::JsonLines => read_json_lines(bytes, &mut list)?,
     }
-    Ok(list.0.into_values().map(|(_, profile)| profile).collect())
+    let profiles = list.profiles.into_values();
+    Ok(profiles.map(|(_, profile)| profile).collect())
 }
 
-/// Profiles by their names, each with its line.
 #[derive(Default)]
-struct List(BTreeMap<String, (u64, Profile)>);
+struct List {
+    /// By their names, each with its line.
+    profiles: BTreeMap<String, (u64, Profile)>,
+    /// How many of them have a key.
+    of_a_key: HashMap<(&'static str, String), usize>,
+}
 
 impl List {
     fn add(&mut self, line: u64, profile: Profile) -> Result<(), Wrong> {
@@ -92,14 +98,34 @@ impl List {
         if profile.profile.trim().is_empty() {
             return wrong(line, "`profile` is empty");
         }
-        if let Some((first, _)) = self.0.get(&profile.profile) {
+        if let Some((first, _)) = self.profiles.get(&profile.profile) {
             let name = Foreign(&profile.profile);
             return wrong(
                 line,
                 format!("the profile `{name}` stands in line {first} already"),
             );
         }
-        self.0.insert(profile.profile.clone(), (line, profile));
+        for rule in Rule::ALL {
+            let Some(key) = profile.key(rule) else {
+                continue;
+            };
+            let n_profiles = self
+                .of_a_key
+                .entry((rule.as_str(), folded(key)))
+                .or_default();
+            *n_profiles += 1;
+            if *n_profiles > MOST_OF_A_KEY {
+                let rule = rule.as_str();
+                return wrong(
+                    line,
+                    format!(
+                        "more than {MOST_OF_A_KEY} profiles have the `{rule}` of this one: it tells nobody apart, leave it empty"
+                    ),
+                );
+            }
+        }
+        self.profiles
+            .insert(profile.profile.clone(), (line, profile));
         Ok(())
     }
 }

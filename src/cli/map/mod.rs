@@ -208,13 +208,14 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
     }
     let mut sum = [0, 0, 0];
     let mut states = Value::Null;
-    let mut after: Option<String> = None;
+    let (mut number, mut after) = (None, None::<String>);
     let mut rest = profiles.as_slice();
     loop {
         let (piece, left) = rest.split_at(length_of_piece(rest));
         rest = left;
         let request = Request::Import {
             instance: name.to_string(),
+            number,
             after: after.take(),
             profiles: piece.to_vec(),
             last: rest.is_empty(),
@@ -227,6 +228,7 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
                 for (sum, name) in sum.iter_mut().zip(["created", "changed", "removed"]) {
                     *sum += row[name].as_u64().unwrap_or_default();
                 }
+                number = row["number"].as_u64();
                 states = row["states"].clone();
                 removals = removals.saturating_sub(row["removed"].as_u64().unwrap_or_default());
             }

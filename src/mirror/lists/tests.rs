@@ -175,6 +175,33 @@ async fn taking_another_directory_over_ends_nobody_by_a_list_that_is_not_confirm
     }
 }
 
+/// What a person approved is written, also where nothing of it is what was held.
+#[tokio::test]
+async fn a_take_over_that_ends_memberships_alone_is_told_by_its_hold() {
+    let mut world = with(&["a", "b", "c"]).await;
+    let mut stage = blank_stage(&world);
+    let base = world.mirror.base();
+    stage.put_gone(base, &id("g"), &proof(world.now)).unwrap();
+    let whole = Treatment::HeldWhole("another directory".to_owned());
+    apply(&mut world, stage, Some(whole), FULL.limit).await;
+    let (digest, now) = (text(&world, "SELECT digest FROM holds"), world.now);
+    let approved = world
+        .mirror
+        .write(move |writer| writer.approve_source_change(1, &digest, now));
+    approved.await.unwrap();
+    let mut stage = blank_stage(&world);
+    put(&world, &mut stage, &["a"], ListState::Confirmed);
+    apply(&mut world, stage, Some(Treatment::TakenOver(1)), FULL.limit).await;
+    assert_eq!((&*living_members(&world), &*held(&world)), ("a", ""));
+    let told = "SELECT group_concat(id || ' ' || reason || ' ' || hold_id, '; ')
+                FROM (SELECT * FROM changes WHERE hold_id IS NOT NULL ORDER BY seq)";
+    assert_eq!(
+        text(&world, told),
+        "g/b source_changed 1; g/c source_changed 1"
+    );
+    assert_eq!(world.difference(), None);
+}
+
 /// Whoever takes over settles all holds, so that it must look at those who are held as well.
 #[tokio::test]
 async fn who_is_held_is_asked_for_again_only_by_a_take_over() {

@@ -38,6 +38,7 @@ impl World {
     fn piece(&self, profiles: &[Profile]) -> Piece {
         Piece {
             instance: name("acme"),
+            number: None,
             rules: Rule::ALL.to_vec(),
             after: None,
             profiles: profiles.to_vec(),
@@ -69,6 +70,7 @@ impl World {
             let part = piece.clone();
             let imported = self.mirror.write(move |writer| writer.import(&part));
             let imported = imported.await.unwrap();
+            (sum.number, piece.number) = (imported.number, Some(imported.number));
             sum.created += imported.created;
             sum.changed += imported.changed;
             sum.removed += imported.removed;
@@ -148,12 +150,22 @@ async fn an_address_of_a_new_person_never_inherits_the_link_of_the_old_one() {
     );
     assert_eq!(world.difference(), None);
     // Nor does the same list once more decide it.
-    let before = world.dump();
+    let content = |world: &World| {
+        let mut tables = world.dump();
+        // The number of the import is another.
+        assert!(tables.remove("imports").is_some());
+        tables
+    };
+    let before = content(&world);
+    let nothing = Imported {
+        number: 2,
+        ..Imported::default()
+    };
     assert_eq!(
         world.import(&[profile("p", "jo@example.com", "")]).await,
-        Imported::default()
+        nothing
     );
-    assert_eq!(world.dump(), before);
+    assert_eq!(content(&world), before);
 
     // A person does: by a pin, or by other keys.
     world.pin("p", "b").await.unwrap();
@@ -488,9 +500,74 @@ async fn the_profiles_of_a_dropped_instance_leave_before_its_users_and_a_rename_
         "profiles",
         "identity_keys",
         "user_keys",
+        "imports",
     ] {
         assert!(world.dump()[table].is_empty(), "{table}");
     }
+}
+
+#[tokio::test]
+async fn of_two_imports_at_once_the_later_one_goes_on_alone() {
+    let mut world = World::new().await;
+    world.sync(&[mail("a", "a@x"), mail("b", "b@x")]).await;
+    world.take_up().await;
+    let write = async |piece: Piece| {
+        world
+            .mirror
+            .write(move |writer| writer.import(&piece))
+            .await
+    };
+    let first = Piece {
+        is_last: false,
+        ..world.piece(&[profile("p", "a@x", "")])
+    };
+    let begun = write(first.clone()).await.unwrap();
+    let rest = |number| Piece {
+        number: Some(number),
+        after: Some("p".to_owned()),
+        ..world.piece(&[profile("q", "b@x", "")])
+    };
+    let later = write(world.piece(&[profile("p", "b@x", "")]))
+        .await
+        .unwrap();
+    assert_eq!(later.number, begun.number + 1);
+    let refused = write(rest(begun.number)).await;
+    assert!(matches!(refused, Err(Error::Overtaken(_))), "{refused:?}");
+    let list = world.ask::<String>("SELECT group_concat(profile || ' ' || email) FROM profiles");
+    assert_eq!(list, "p b@x");
+    // Alone, it goes to its end.
+    let again = write(first).await.unwrap();
+    write(rest(again.number)).await.unwrap();
+    assert_eq!(world.map(), "p matched a email; q matched b email");
+    assert_eq!(world.difference(), None);
+}
+
+#[tokio::test]
+async fn a_user_has_no_more_pins_than_one_change_can_look_at() {
+    let mut world = World::new().await;
+    world.sync(&[mail("a", "a@x")]).await;
+    let list: Vec<Profile> = (0..=MOST_OF_A_KEY)
+        .map(|n| profile(&format!("p{n:04}"), "", ""))
+        .collect();
+    world.import(&list).await;
+    let now = world.now;
+    let pin = async |n: usize| {
+        let pinned = world
+            .mirror
+            .write(move |writer| writer.pin(&name("acme"), &format!("p{n:04}"), "a", now));
+        pinned.await
+    };
+    for n in 0..MOST_OF_A_KEY {
+        pin(n).await.unwrap();
+    }
+    let refused = pin(MOST_OF_A_KEY).await;
+    assert!(
+        matches!(refused, Err(Error::TooManyLinks { .. })),
+        "{refused:?}"
+    );
+    // One that is pinned to that user already takes no more room.
+    pin(0).await.unwrap();
+    assert_eq!(world.difference(), None);
 }
 
 #[tokio::test]

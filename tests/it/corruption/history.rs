@@ -302,6 +302,7 @@ impl History {
         self.write(move |writer| writer.take_up_keys(&name("globex_two"), &of, None));
         let piece = Piece {
             instance: name("globex_two"),
+            number: None,
             rules,
             after: None,
             profiles,
