@@ -17,8 +17,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        let home = Home::new(&[]);
+        let mut text = std::fs::read_to_string(home.config_path()).unwrap();
+        text += "[defaults]\nresources = [\"users\"]\n";
+        std::fs::write(home.config_path(), text).unwrap();
         Self {
-            home: Home::new(&[]),
+            home,
             served: Served::of(20),
         }
     }
@@ -72,10 +76,8 @@ fn an_instance_is_linked_checked_synced_and_taken_out_again() {
 
     let mut daemon = scene.home.start(&["run"]);
     daemon
-        .wait_for(TIME_LIMIT, |line| {
-            line.contains("sync finished") && line.contains("User")
-        })
-        .expect("the first sync of users");
+        .wait_for(TIME_LIMIT, |line| line.contains("sync finished"))
+        .expect("the first sync");
     let ran = scene.home.run(&["unlink", "acme"]);
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(ran.stdout.contains("`unlinked`"), "{ran}");
