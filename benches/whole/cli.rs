@@ -14,7 +14,7 @@ pub(crate) struct Cli {
     #[arg(long)]
     million: bool,
 
-    /// How often each case of `sync` and `delay` is measured
+    /// How often each case of `sync`, `groups` and `delay` is measured
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 
@@ -35,7 +35,7 @@ pub(crate) struct Cli {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "sync,delay,daemon,load"
+        default_value = "sync,groups,delay,daemon,load"
     )]
     only: Vec<Group>,
 
@@ -57,6 +57,8 @@ pub(crate) struct Cli {
 pub(crate) enum Group {
     /// One directory from its first sync on, beside its floors
     Sync,
+    /// Groups and who is in them, beside their floors
+    Groups,
     /// Slow pages, one at a time and four
     Delay,
     /// A daemon with many instances, and what a sync that finds nothing costs it
@@ -74,6 +76,14 @@ pub(crate) struct Sizes {
     pub(crate) groups: Vec<Group>,
     pub(crate) rounds: usize,
     pub(crate) sync_users: Vec<usize>,
+    /// Groups of the case that is measured in rounds.
+    pub(crate) groups_of_rounds: usize,
+    /// Groups in the cases of few and of many small ones.
+    pub(crate) small_groups: [usize; 2],
+    /// Members of the one large group.
+    pub(crate) large_group: usize,
+    /// Who the members are among.
+    pub(crate) group_users: usize,
     pub(crate) delays: Vec<Duration>,
     pub(crate) delay_users: usize,
     pub(crate) instances: usize,
@@ -96,6 +106,10 @@ impl Cli {
             groups: self.only.clone(),
             rounds: self.rounds.max(1),
             sync_users: self.users.iter().copied().chain(million).collect(),
+            groups_of_rounds: 5_000,
+            small_groups: [2_000, 20_000],
+            large_group: 20_000,
+            group_users: 25_000,
             delays: milliseconds(&self.delay),
             delay_users: 20_000,
             instances: 200,
@@ -111,7 +125,13 @@ impl Cli {
     fn quick_sizes(&self) -> Sizes {
         use clap::ValueEnum as _;
         let all = Group::value_variants().to_vec();
-        let defaults = [Group::Sync, Group::Delay, Group::Daemon, Group::Load];
+        let defaults = [
+            Group::Sync,
+            Group::Groups,
+            Group::Delay,
+            Group::Daemon,
+            Group::Load,
+        ];
         Sizes {
             groups: if self.only == defaults {
                 all
@@ -120,6 +140,10 @@ impl Cli {
             },
             rounds: 1,
             sync_users: vec![2_000],
+            groups_of_rounds: 400,
+            small_groups: [200, 1_000],
+            large_group: 2_000,
+            group_users: 2_500,
             delays: milliseconds(&[0, 20]),
             delay_users: 2_000,
             instances: 20,

@@ -24,7 +24,7 @@ fn round(server: &Server, users: usize, delay: Duration, figures: &mut Figures) 
     let ms = delay.as_millis();
     let home = Home::new(&server.url, 1, "defaults.concurrency = 4\n");
     server.requests();
-    let cost = floor::reading(home.path(), &server.url, users);
+    let cost = floor::reading(home.path(), &server.url, users, 0);
     let floor = cost.wall_seconds;
     let case = format!("{ms} ms a page: floor, one at a time");
     figures.add(&case, users, cost, Some(floor), 0, server.requests());

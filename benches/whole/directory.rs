@@ -1,9 +1,16 @@
-//! The users of an instance, each rendered once, in the order of their ids.
+//! The users and groups of an instance, each rendered once, in the order of their ids.
+
+mod groups;
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 use jiff::{SignedDuration, Timestamp};
+
+pub(crate) use groups::{Changed, Groups};
+
+/// What links begin with.
+const BASE: &str = "https://example-dev.service-now.com/api/now/scim";
 
 /// Every so many users one is inactive, the second one first: a probe sees it among its first rows.
 const INACTIVE_EVERY: usize = 97;
@@ -18,11 +25,20 @@ const TAIL: SignedDuration = SignedDuration::from_mins(10);
 pub(crate) struct Directory {
     shape: Shape,
     users: Vec<User>,
+    /// No more of them are in lists; all are answered for by id.
+    listed: usize,
+    pub(crate) groups: Groups,
     /// Places in `users`, in the order of the stamps: what changed since is found without a look at everybody.
     by_stamp: Vec<usize>,
     /// Its own clock.
     now: Timestamp,
     changes: usize,
+}
+
+/// What a list shows.
+trait Shown {
+    fn id(&self) -> &str;
+    fn json(&self) -> &[u8];
 }
 
 /// How much is said of each user.
@@ -54,12 +70,26 @@ impl Directory {
         let mut directory = Self {
             shape,
             users,
+            listed: usize::MAX,
+            groups: Groups::default(),
             by_stamp: Vec::new(),
             now: start,
             changes: 0,
         };
         directory.order();
         directory
+    }
+
+    /// The same, with so many users in lists, and groups of these sizes over all of them.
+    pub(crate) fn with_groups(mut self, listed: usize, sizes: impl Iterator<Item = usize>) -> Self {
+        self.listed = listed;
+        self.groups = Groups::new(sizes, &self.users, self.now);
+        self
+    }
+
+    /// Changes one membership of a hundred.
+    pub(crate) fn change_members(&mut self) -> Changed {
+        self.groups.change(&self.users)
     }
 
     fn order(&mut self) {
@@ -106,8 +136,7 @@ impl Directory {
     }
 
     pub(crate) fn user(&self, id: &str) -> Option<&[u8]> {
-        let place = self.users.binary_search_by(|user| user.id.as_str().cmp(id));
-        place.ok().map(|place| &self.users[place].json[..])
+        find(&self.users, id)
     }
 
     pub(crate) fn bytes_a_user(&self) -> usize {
@@ -122,32 +151,19 @@ impl Directory {
         &found.expect("most users are active").id
     }
 
-    /// A page.
+    /// A page of users.
     pub(crate) fn page(&self, wanted: &Wanted) -> Vec<u8> {
         let (total, shown) = self.selected(wanted);
-        let bytes: usize = shown.iter().map(|user| user.json.len() + 1).sum();
-        let mut body = String::with_capacity(bytes + 200);
-        write!(
-            body,
-            r#"{{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":{total},"startIndex":{},"itemsPerPage":{},"Resources":["#,
-            wanted.skip + 1,
-            shown.len()
-        )
-        .expect("a string takes everything");
-        let mut body = body.into_bytes();
-        for (nth, user) in shown.iter().enumerate() {
-            if nth > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(&user.json);
-        }
-        body.extend_from_slice(b"]}");
-        body
+        page_of(total, wanted.skip, &shown)
+    }
+
+    fn listed(&self) -> &[User] {
+        &self.users[..self.listed.min(self.users.len())]
     }
 
     /// How many users the conditions select, and those on the page.
     fn selected(&self, wanted: &Wanted) -> (usize, Vec<&User>) {
-        let range = self.range(wanted);
+        let range = range(self.listed(), wanted);
         let mut places: Vec<usize> = match wanted.since {
             None if !wanted.inactive => {
                 let users = &self.users[range];
@@ -170,16 +186,42 @@ impl Directory {
             shown.map(|&place| &self.users[place]).collect(),
         )
     }
+}
 
-    fn range(&self, wanted: &Wanted) -> Range<usize> {
-        let place = |bound: &Bound| {
-            self.users
-                .partition_point(|user| bound.is_behind(user.id.as_str()))
-        };
-        let from = wanted.from.as_ref().map_or(0, place);
-        let to = wanted.before.as_ref().map_or(self.users.len(), place);
-        from..to.max(from)
+/// A page of these, of so many that the conditions select.
+fn page_of<T: Shown>(total: usize, skip: usize, shown: &[&T]) -> Vec<u8> {
+    let bytes: usize = shown.iter().map(|one| one.json().len() + 1).sum();
+    let mut body = String::with_capacity(bytes + 200);
+    write!(
+        body,
+        r#"{{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":{total},"startIndex":{},"itemsPerPage":{},"Resources":["#,
+        skip + 1,
+        shown.len()
+    )
+    .expect("a string takes everything");
+    let mut body = body.into_bytes();
+    for (nth, one) in shown.iter().enumerate() {
+        if nth > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(one.json());
     }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+/// The one with this id.
+fn find<'a, T: Shown>(sorted: &'a [T], id: &str) -> Option<&'a [u8]> {
+    let place = sorted.binary_search_by(|one| one.id().cmp(id));
+    place.ok().map(|place| sorted[place].json())
+}
+
+/// Those that the conditions on `id` select.
+fn range<T: Shown>(sorted: &[T], wanted: &Wanted) -> Range<usize> {
+    let place = |bound: &Bound| sorted.partition_point(|one| bound.is_behind(one.id()));
+    let from = wanted.from.as_ref().map_or(0, place);
+    let to = wanted.before.as_ref().map_or(sorted.len(), place);
+    from..to.max(from)
 }
 
 /// What a list request asks for.
@@ -206,6 +248,16 @@ impl Bound {
             Self::Before(bound) => id < bound.as_str(),
             Self::Behind(bound) => id <= bound.as_str(),
         }
+    }
+}
+
+impl Shown for User {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn json(&self) -> &[u8] {
+        &self.json
     }
 }
 
@@ -242,6 +294,17 @@ impl User {
         self.json = json.into_bytes();
     }
 
+    /// As `usual` shows it.
+    fn name(&self) -> String {
+        let (given, family) = self.names();
+        format!("{given} {family}")
+    }
+
+    fn names(&self) -> (String, String) {
+        let number = self.number;
+        (format!("Noor{}", number % 1000), format!("Okonkwo{number}"))
+    }
+
     fn slim(&self, version: usize, json: &mut String) -> fmt::Result {
         let (number, id) = (self.number, &self.id);
         write!(
@@ -254,7 +317,6 @@ impl User {
 
     /// `custom` is more members of the extension, each with a comma behind it.
     fn usual(&self, version: usize, custom: &str, json: &mut String) -> fmt::Result {
-        const BASE: &str = "https://example-dev.service-now.com/api/now/scim";
         const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
         let (number, id) = (self.number, &self.id);
         let reference = |salt, of: usize| {
@@ -264,8 +326,7 @@ impl User {
         let (department, cost_center) = (reference(2, 200), reference(4, 100));
         let (company, location) = (reference(6, 20), reference(8, 50));
         let manager = reference(10, 500);
-        let given = format!("Noor{}", number % 1000);
-        let family = format!("Okonkwo{number}");
+        let (given, family) = self.names();
         write!(
             json,
             r#"{{"schemas":["{EXTENSION}","urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{id}","externalId":"hr-{number:07}","meta":{{"resourceType":"User","created":"2024-11-04T07:15:22Z","lastModified":"{}","location":"{BASE}/Users/{id}"}},"userName":"user.{number}","name":{{"familyName":"{family}","givenName":"{given}"}},"displayName":"{given} {family}","title":"Reliability Engineer {version}","userType":"Employee","preferredLanguage":"en","timezone":"Europe/Oslo","active":{},"emails":[{{"value":"user.{number}@example.org","type":"work"}}],"phoneNumbers":[{{"value":"+47 555 {number:07}","type":"work"}},{{"value":"+47 559 {number:07}","type":"mobile"}}],"#,

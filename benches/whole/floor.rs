@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, Statement};
 
 use crate::measure::{self, Cost};
 
-/// Users on a page.
+/// Resources on a page.
 const PAGE: usize = 200;
 
 /// Users of a transaction where rows are written one by one: as many as the mirror writes at most.
@@ -16,9 +16,13 @@ const TRANSACTION: usize = 10_000;
 /// No user is rendered shorter than this.
 const LEAST_USER_BYTES: usize = 1_000;
 
-/// What reading so many users costs a process that does nothing else.
-pub(crate) fn reading(folder: &Path, url: &str, users: usize) -> Cost {
-    measure::run_self(folder, &["role:floor", url, &users.to_string()])
+/// And no group.
+const LEAST_GROUP_BYTES: usize = 400;
+
+/// What reading so many users and groups costs a process that does nothing else.
+pub(crate) fn reading(folder: &Path, url: &str, users: usize, groups: usize) -> Cost {
+    let [users, groups] = [users, groups].map(|count| count.to_string());
+    measure::run_self(folder, &["role:floor", url, &users, &groups])
 }
 
 /// What SQLite needs for copying what a first sync wrote, by one of the roles below.
@@ -27,9 +31,9 @@ pub(crate) fn writing(folder: &Path, role: &str, mirror: &Path, copy: &Path) -> 
     measure::run_self(folder, &[role, mirror, copy])
 }
 
-/// The role `floor`: reads so many users by `startIndex` on one connection, with the client's HTTP library.
-pub(crate) fn read(url: &str, users: &str) {
-    let users: usize = users.parse().expect("a number of users");
+/// The role `floor`: reads so many users and groups by `startIndex` on one connection, with the client's HTTP library.
+pub(crate) fn read(url: &str, users: &str, groups: &str) {
+    let [users, groups] = [users, groups].map(|count| count.parse().expect("a number"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -41,26 +45,31 @@ pub(crate) fn read(url: &str, users: &str) {
             .build()
             .expect("an HTTP client");
         let mut bytes = 0;
-        for start in (1..=users).step_by(PAGE) {
-            let page = format!(
-                "{url}/api/now/scim/Users?startIndex={start}&count={PAGE}&sortBy=id&sortOrder=ascending"
-            );
-            let answer = client.get(page).send().await.expect("an answer");
-            let answer = answer.error_for_status().expect("a page");
-            bytes += answer.bytes().await.expect("a body").len();
+        for (endpoint, count) in [("Users", users), ("Groups", groups)] {
+            for start in (1..=count).step_by(PAGE) {
+                let page = format!(
+                    "{url}/api/now/scim/{endpoint}?startIndex={start}&count={PAGE}&sortBy=id&sortOrder=ascending"
+                );
+                let answer = client.get(page).send().await.expect("an answer");
+                let answer = answer.error_for_status().expect("a page");
+                bytes += answer.bytes().await.expect("a body").len();
+            }
         }
         bytes
     });
-    assert!(bytes > users * LEAST_USER_BYTES, "only {bytes} bytes came");
+    let least = users * LEAST_USER_BYTES + groups * LEAST_GROUP_BYTES;
+    assert!(bytes > least, "only {bytes} bytes came");
 }
 
-/// The role `write-floor`: copies what a first sync writes for each user into an empty file of the same schema. SQLite does not
+/// The role `write-floor`: copies what a first sync writes for each user, group and membership into an empty file of the same schema. SQLite does not
 /// even look into the rows, and fills each index in its own order.
 pub(crate) fn write(mirror: &str, copy: &str) {
     let db = empty_beside(mirror, copy);
     db.execute_batch(
         "BEGIN IMMEDIATE;
          INSERT INTO main.users SELECT * FROM mirror.users;
+         INSERT INTO main.groups SELECT * FROM mirror.groups;
+         INSERT INTO main.memberships SELECT * FROM mirror.memberships;
          INSERT INTO main.changes SELECT * FROM mirror.changes;
          INSERT INTO main.fingerprints SELECT * FROM mirror.fingerprints;
          INSERT INTO main.seals SELECT * FROM mirror.seals;

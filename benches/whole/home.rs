@@ -19,17 +19,28 @@ pub(crate) struct Home {
     dir: tempfile::TempDir,
     url: String,
     instances: usize,
+    resources: &'static str,
 }
 
 impl Home {
-    /// So many instances at this address, each an account of its own; `more` is appended to the configuration. Neither the
-    /// rate nor a guard is in the way.
+    /// So many instances at this address, each an account of its own, of which users are mirrored; `more` is appended to the
+    /// configuration. Neither the rate nor a guard is in the way.
     pub(crate) fn new(url: &str, instances: usize, more: &str) -> Self {
+        Self::of(url, instances, r#"["users"]"#, more)
+    }
+
+    /// One instance at this address, of which groups are mirrored as well.
+    pub(crate) fn with_groups(url: &str) -> Self {
+        Self::of(url, 1, r#"["users", "groups"]"#, "")
+    }
+
+    fn of(url: &str, instances: usize, resources: &'static str, more: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let home = Self {
             dir,
             url: url.to_owned(),
             instances,
+            resources,
         };
         home.configure(more);
         home
@@ -40,8 +51,10 @@ impl Home {
         let mut text = format!(
             "mirror.path = {:?}\nlog.level = \"warn\"\nlog.format = \"json\"\n\
              defaults.rate = {{ per_second = 10000, burst = 10000 }}\n\
-             defaults.guard.deactivations.at_least = 1000000\n",
-            self.mirror()
+             defaults.guard.deactivations.at_least = 1000000\n\
+             defaults.resources = {}\n",
+            self.mirror(),
+            self.resources
         );
         let url = &self.url;
         for account in 0..self.instances {
@@ -119,7 +132,7 @@ impl Home {
         running
     }
 
-    /// One sync of the first instance, and its row.
+    /// One sync of the first instance, and its row: of its groups, where they are mirrored.
     pub(crate) fn sync(&self, mode: &str) -> (Cost, Value) {
         let (cost, said) = self.musterd(&["sync", "acme", "--mode", mode, "--json"]);
         let row = said

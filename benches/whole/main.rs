@@ -20,6 +20,7 @@ mod delay;
 mod directory;
 mod feed;
 mod floor;
+mod groups;
 mod growth;
 mod home;
 mod load;
@@ -37,7 +38,7 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["role:measure", report, program, ref rest @ ..] => measure::launch(report, program, rest),
-        ["role:floor", url, users] => floor::read(url, users),
+        ["role:floor", url, users, groups] => floor::read(url, users, groups),
         ["role:write-floor", mirror, copy] => floor::write(mirror, copy),
         ["role:row-floor", mirror, copy] => floor::write_by_row(mirror, copy),
         _ => run(&cli::Cli::parse()),
@@ -54,6 +55,7 @@ fn run(cli: &cli::Cli) {
                     sync::run(users, sizes.rounds, &mut figures);
                 }
             }
+            Group::Groups => groups::run(&sizes, &mut figures),
             Group::Delay => delay::run(&sizes, &mut figures),
             Group::Daemon => daemon::run(&sizes, &mut figures),
             Group::Load => load::run(&sizes, &mut figures),

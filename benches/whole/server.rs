@@ -1,4 +1,4 @@
-//! A web server that puts pages together from rendered users, and is fast enough not to be what is measured.
+//! A web server that puts pages together from rendered users and groups, and is fast enough not to be what is measured.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -40,8 +40,10 @@ impl Server {
             misunderstood: Mutex::new(None),
         });
         let router = Router::new()
-            .route("/api/now/scim/Users", get(list))
-            .route("/api/now/scim/Users/{id}", get(one))
+            .route("/api/now/scim/Users", get(users))
+            .route("/api/now/scim/Users/{id}", get(user))
+            .route("/api/now/scim/Groups", get(groups))
+            .route("/api/now/scim/Groups/{id}", get(group))
             .with_state(Arc::clone(&shared));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -122,10 +124,28 @@ impl Shared {
 /// What stands before the number of an account.
 const ACCOUNT: &str = "Bearer account-";
 
-async fn list(
+async fn users(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
+) -> Response {
+    list(&shared, &headers, query, Directory::page).await
+}
+
+async fn groups(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let page = |seen: &Directory, wanted: &Wanted| seen.groups.page(wanted);
+    list(&shared, &headers, query, page).await
+}
+
+async fn list(
+    shared: &Shared,
+    headers: &HeaderMap,
+    query: Option<String>,
+    page: impl Fn(&Directory, &Wanted) -> Vec<u8>,
 ) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let delay = shared.delay_ms.load(Ordering::Relaxed);
@@ -136,24 +156,40 @@ async fn list(
     let Some(wanted) = wanted(&query) else {
         return shared.misunderstood(query);
     };
-    let page = shared.seen_by(&headers).map(|seen| seen.page(&wanted));
+    let page = shared.seen_by(headers).map(|seen| page(&seen, &wanted));
     match page {
         Some(page) => scim(StatusCode::OK, page),
         None => shared.misunderstood("an account".to_owned()),
     }
 }
 
-async fn one(
+async fn user(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Response {
+    one(&shared, &headers, |seen| seen.user(&id))
+}
+
+async fn group(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    one(&shared, &headers, |seen| seen.groups.group(&id))
+}
+
+fn one(
+    shared: &Shared,
+    headers: &HeaderMap,
+    find: impl Fn(&Directory) -> Option<&[u8]>,
+) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
-    let Some(seen) = shared.seen_by(&headers) else {
+    let Some(seen) = shared.seen_by(headers) else {
         return shared.misunderstood("an account".to_owned());
     };
-    match seen.user(&id) {
-        Some(user) => scim(StatusCode::OK, user.to_vec()),
+    match find(&seen) {
+        Some(found) => scim(StatusCode::OK, found.to_vec()),
         None => error(StatusCode::NOT_FOUND, "Resource not found"),
     }
 }

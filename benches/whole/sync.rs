@@ -66,7 +66,7 @@ impl<'a> Round<'a> {
 
     fn run(&mut self) {
         let n = self.users;
-        let cost = floor::reading(self.home.path(), &self.server.url, n);
+        let cost = floor::reading(self.home.path(), &self.server.url, n, 0);
         self.floor = cost.wall_seconds;
         self.record("floor: pages read and dropped", cost, self.floor, 0);
 

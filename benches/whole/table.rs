@@ -22,6 +22,7 @@ pub(crate) struct Figures {
 #[derive(Serialize)]
 struct Measured {
     case: String,
+    /// Or memberships, where the case is about groups.
     users: usize,
     cost: Cost,
     /// Its wall over that of its floor in the same round.
@@ -58,7 +59,7 @@ impl Figures {
         file_bytes: u64,
         requests: u64,
     ) {
-        eprintln!("{users} users, {case}: {:.3} s", cost.wall_seconds);
+        eprintln!("{users}, {case}: {:.3} s", cost.wall_seconds);
         self.measured.push(Measured {
             case: case.to_owned(),
             users,
@@ -121,7 +122,7 @@ impl Figures {
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| case | users | wall s | × floor (spread) | CPU s | CPU µs a user | peak MiB | written MB | file MB | requests |"
+            "| case | users or memberships | wall s | × floor (spread) | CPU s | CPU µs each | peak MiB | written MB | file MB | requests |"
         )?;
         writeln!(f, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
         let mut shown: Vec<(&str, usize)> = Vec::new();
@@ -158,7 +159,10 @@ impl Figures {
     }
 
     fn write_findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| figure | users | median (spread) | goal | reached |")?;
+        writeln!(
+            f,
+            "| figure | users or memberships | median (spread) | goal | reached |"
+        )?;
         writeln!(f, "|---|--:|--:|--:|---|")?;
         let mut shown: Vec<(&str, usize)> = Vec::new();
         for one in &self.findings {

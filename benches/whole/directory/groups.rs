@@ -1,0 +1,198 @@
+//! The groups of an instance, with who is in them.
+
+use std::fmt::{self, Write as _};
+
+use jiff::Timestamp;
+
+use super::{BASE, Shown, User, Wanted, find, mixed, page_of, range};
+
+/// From one member of a group to the next, among all users: it has no divisor with any of their numbers, so that nobody is met twice.
+const STRIDE: usize = 7919;
+
+/// Of so many memberships one ends, and in the middle between two such another one begins: 1 % changes.
+const ENDS_EVERY: usize = 200;
+
+/// Lists of a multiple of this length may be cut ones, by which nobody leaves a group.
+const CAP: usize = 100;
+
+/// All groups, in the order of ids.
+#[derive(Default)]
+pub(crate) struct Groups {
+    groups: Vec<Group>,
+}
+
+struct Group {
+    number: usize,
+    id: String,
+    modified: Timestamp,
+    /// Places among the users, in no order.
+    members: Vec<usize>,
+    /// How many were ever in it.
+    met: usize,
+    json: Vec<u8>,
+}
+
+/// How many memberships changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) began: usize,
+    pub(crate) ended: usize,
+    /// Groups that somebody left.
+    pub(crate) lost: usize,
+    /// Groups that changed at all.
+    pub(crate) groups: usize,
+}
+
+impl Groups {
+    /// A group of each of these sizes.
+    pub(super) fn new(
+        sizes: impl Iterator<Item = usize>,
+        users: &[User],
+        modified: Timestamp,
+    ) -> Self {
+        let sizes: Vec<usize> = sizes.collect();
+        let count = sizes.len();
+        let group = |(number, size): (usize, usize)| {
+            assert!(size <= users.len(), "more members than users");
+            let spread = (number as u64) * (u64::MAX / count as u64);
+            let mut group = Group {
+                number,
+                id: format!("{spread:016x}{:016x}", mixed(number, 20)),
+                modified,
+                members: Vec::new(),
+                met: 0,
+                json: Vec::new(),
+            };
+            for _ in 0..size {
+                group.meet(users);
+            }
+            group.render(users);
+            group
+        };
+        Self {
+            groups: sizes.into_iter().enumerate().map(group).collect(),
+        }
+    }
+
+    /// Ends and begins memberships, spread over all as they come: of a large group more than of a small one. No stamp moves.
+    pub(super) fn change(&mut self, users: &[User]) -> Changed {
+        let mut changed = Changed::default();
+        let mut passed = 0;
+        for group in &mut self.groups {
+            let (mut began, mut kept) = (0, Vec::with_capacity(group.members.len()));
+            for member in &group.members {
+                match passed % ENDS_EVERY {
+                    0 => {}
+                    nth => {
+                        kept.push(*member);
+                        began += usize::from(nth == ENDS_EVERY / 2);
+                    }
+                }
+                passed += 1;
+            }
+            let ended = group.members.len() - kept.len();
+            if began + ended == 0 {
+                continue;
+            }
+            group.members = kept;
+            let left = group.members.len() + began;
+            // A list that may be cut says nothing of who left.
+            began += usize::from(left > 0 && left.is_multiple_of(CAP));
+            for _ in 0..began {
+                group.meet(users);
+            }
+            group.render(users);
+            changed.began += began;
+            changed.ended += ended;
+            changed.lost += usize::from(ended > 0);
+            changed.groups += 1;
+        }
+        changed
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(crate) fn memberships(&self) -> usize {
+        self.groups.iter().map(|group| group.members.len()).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.json.len()).sum()
+    }
+
+    pub(crate) fn group(&self, id: &str) -> Option<&[u8]> {
+        find(&self.groups, id)
+    }
+
+    /// A page of groups.
+    pub(crate) fn page(&self, wanted: &Wanted) -> Vec<u8> {
+        let since = |group: &&Group| wanted.since.is_none_or(|since| group.modified >= since);
+        let of_range = || self.groups[range(&self.groups, wanted)].iter();
+        let total = of_range().filter(since).count();
+        let shown = of_range().filter(since).skip(wanted.skip);
+        let shown: Vec<&Group> = shown.take(wanted.count).collect();
+        page_of(total, wanted.skip, &shown)
+    }
+}
+
+impl Shown for Group {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn json(&self) -> &[u8] {
+        &self.json
+    }
+}
+
+impl Group {
+    /// Somebody who never was in it begins to be.
+    fn meet(&mut self, users: &[User]) {
+        assert!(self.met < users.len(), "everybody was in it already");
+        let place = (self.number * 104_729 + self.met * STRIDE) % users.len();
+        self.members.push(place);
+        self.met += 1;
+    }
+
+    fn render(&mut self, users: &[User]) {
+        let mut json = String::new();
+        self.write(users, &mut json)
+            .expect("a string takes everything");
+        self.json = json.into_bytes();
+    }
+
+    /// As ServiceNow shows a group; one without members has no list.
+    fn write(&self, users: &[User], json: &mut String) -> fmt::Result {
+        const CORE: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+        const EXTENSION: &str = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:Group";
+        const CUSTOM: &str = "urn:ietf:params:scim:schemas:extension:servicenow:custom:2.0:Group";
+        let (number, id) = (self.number, &self.id);
+        write!(
+            json,
+            r#"{{"schemas":["{CORE}","{EXTENSION}","{CUSTOM}"],"id":"{id}","meta":{{"resourceType":"Group","created":"2023-05-16T09:41:00Z","lastModified":"{}","location":"{BASE}/Groups/{id}"}},"displayName":"Night Desk {number}","#,
+            self.modified,
+        )?;
+        for (nth, place) in self.members.iter().enumerate() {
+            let user = &users[*place];
+            let before = if nth == 0 { r#""members":["# } else { "," };
+            write!(
+                json,
+                r#"{before}{{"value":"{}","display":"{}","$ref":"{BASE}/Users/{}"}}"#,
+                user.id,
+                user.name(),
+                user.id
+            )?;
+        }
+        if !self.members.is_empty() {
+            json.push_str("],");
+        }
+        let company = number % 20;
+        let company_id = format!("{:016x}{:016x}", mixed(company, 6), mixed(company, 7));
+        write!(
+            json,
+            r#""{EXTENSION}":{{"company":{{"value":"{company_id}","name":"Company {company}","$ref":"{BASE}/Companies/{company_id}"}}}}}}"#
+        )
+    }
+}
