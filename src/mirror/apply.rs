@@ -260,7 +260,7 @@ impl Work<'_> {
             staged.base = base;
         }
         let instance = &self.writer_instance();
-        let change = lists::change(self.writer.conn, instance, &staged)?;
+        let change = lists::change(self.writer.conn, instance, &mut staged)?;
         let is_any = change.as_ref().is_some_and(lists::Change::is_any);
         let (known, due) = lookup.due(staged, is_any)?;
         let passed = self.gate.pass(lookup, &id, due)?;
@@ -339,13 +339,14 @@ impl Work<'_> {
             if is_bounded && self.is_full() && (n_written > 0 || self.pen.room() == 0) {
                 break;
             }
-            self.pen.write_membership(&entry)?;
-            match entry.record.kind {
+            let record = entry.record(id, self.pen.observed_at());
+            self.pen.write_membership(id, &entry, &record)?;
+            match entry.kind {
                 Kind::Create => self.applied.created += 1,
                 Kind::Update | Kind::Deactivate => self.applied.deactivated += 1,
             }
-            for hold_id in released.remove(&entry.record.id).into_iter().flatten() {
-                let member = &entry.record.id;
+            let member = &record.id;
+            for hold_id in released.remove(member).into_iter().flatten() {
                 self.writer
                     .leave_hold(hold_id, membership, member, Left::Released)?;
                 self.left.insert(hold_id);

@@ -260,12 +260,12 @@ impl Stage {
         };
         let head = apply::last_seq(&reader.conn)?;
         let mut doubtful = Vec::new();
-        self.each_staged(Which::MayBeDoubtful(head), &mut |staged| {
+        self.each_staged(Which::MayBeDoubtful(head), &mut |mut staged| {
             if let Some((known, state)) = lookup.row(&staged.id)?
                 && known.is_doubted_by(&staged, self.takes_over)
             {
                 let id = staged.id.clone();
-                let list_differs = lists::change(&reader.conn, &self.key.instance, &staged)?
+                let list_differs = lists::change(&reader.conn, &self.key.instance, &mut staged)?
                     .is_some_and(|change| change.is_any());
                 if matches!(
                     lookup.beside(known, state, staged, list_differs),

@@ -2,18 +2,18 @@
 //!
 //! Of one group's list at a time all is in memory, and of no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::error::Error;
 use super::gate::{Gate, Kept, Treatment, Watch};
 use super::holds::OpenHolds;
+use super::packed::Packed;
 use super::read::Reader;
-use super::stage::{Stage, Staged};
+use super::stage::Stage;
 use super::staged::{StagedRow, Which};
 use crate::model::time::our_text;
 use crate::model::{
@@ -21,42 +21,9 @@ use crate::model::{
     ResourceId, ResourceType, State, membership,
 };
 use crate::reconcile::guard::Concern;
-use crate::reconcile::members;
+use crate::reconcile::members::{self, Comparison};
 
 pub use super::staged::ListState;
-
-/// A list as the stage keeps it.
-#[derive(Serialize, Deserialize)]
-struct StagedList {
-    members: Vec<(String, MemberKind, Option<String>)>,
-    n_arrived: usize,
-    unreadable: Option<String>,
-}
-
-/// A list as the stage keeps it.
-pub(super) fn to_text(list: &MemberList) -> rusqlite::Result<String> {
-    let kept = StagedList {
-        members: (list.members.iter())
-            .map(|member| (member.id.clone(), member.kind, member.label.clone()))
-            .collect(),
-        n_arrived: list.n_arrived,
-        unreadable: list.unreadable.clone(),
-    };
-    super::column::to_json(&kept)
-}
-
-/// A list that was written by [`to_text`].
-pub(super) fn of_text(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<MemberList>> {
-    let kept: Option<StagedList> = super::column::json(row, place)?;
-    Ok(kept.map(|kept| MemberList {
-        members: (kept.members.into_iter())
-            .map(|(id, kind, label)| Member { id, kind, label })
-            .collect(),
-        n_arrived: kept.n_arrived,
-        unreadable: kept.unreadable,
-        mislinked: 0,
-    }))
-}
 
 /// A living membership of the mirror.
 #[derive(Clone, Debug)]
@@ -70,7 +37,7 @@ pub(super) struct Living {
 pub(super) struct Change {
     pub(super) came: Vec<Member>,
     pub(super) missing: Vec<Living>,
-    list: MemberList,
+    list: Packed,
     state: ListState,
     /// The group is gone, and everybody with it.
     is_gone: bool,
@@ -109,27 +76,46 @@ impl Change {
     }
 }
 
-/// What is missing and new in the list of a staged group; `None` of what has none.
+/// What is missing and new in the list of a staged group, which it takes; `None` of what has none.
 pub(super) fn change(
     mirror: &Connection,
     instance: &InstanceName,
-    staged: &StagedRow,
+    staged: &mut StagedRow,
 ) -> Result<Option<Change>, Error> {
-    let Staged::Seen(arrived) = &staged.staged else {
+    let Some(list) = staged.members.take() else {
         return Ok(None);
     };
-    let Some(list) = arrived.members.clone() else {
-        return Ok(None);
-    };
-    let living = living(mirror, instance, staged.id.as_str())?;
-    let (came, missing) = members::compare(living, |one| &one.member.id, &list);
+    let mut missing = Vec::new();
+    let mut comparison = Comparison::of(list.members());
+    let mut living = mirror.prepare_cached(LIVING)?;
+    let mut rows = living.query([instance.as_str(), staged.id.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let id = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
+        if !comparison.has(id) {
+            missing.push(row.get::<_, i64>(1)?);
+        }
+    }
     Ok(Some(Change {
-        came: came.into_iter().cloned().collect(),
-        missing,
+        came: comparison.came(),
+        missing: (missing.into_iter())
+            .map(|rowid| membership_of(mirror, rowid))
+            .collect::<Result<_, _>>()?,
         state: staged.list,
         is_gone: false,
         list,
     }))
+}
+
+/// Who is in a group, out of an index alone: of a list nearly everybody is in the mirror as well.
+const LIVING: &str = "
+    SELECT member_id, rowid FROM memberships
+    WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL ORDER BY member_id";
+
+fn membership_of(mirror: &Connection, rowid: i64) -> Result<Living, Error> {
+    let mut row = mirror.prepare_cached(
+        "SELECT rowid, member_id, member_type, label FROM memberships WHERE rowid = ?1",
+    )?;
+    Ok(row.query_row([rowid], living_row)?)
 }
 
 /// Everybody of a group that is gone.
@@ -141,7 +127,7 @@ pub(super) fn all_of(
     Ok(Change {
         came: Vec::new(),
         missing: living(mirror, instance, group.as_str())?,
-        list: MemberList::default(),
+        list: Packed::default(),
         state: ListState::Confirmed,
         is_gone: true,
     })
@@ -153,17 +139,19 @@ fn living(mirror: &Connection, instance: &InstanceName, group: &str) -> Result<V
         "SELECT rowid, member_id, member_type, label FROM memberships
          WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL ORDER BY member_id",
     )?;
-    let living = living.query_map([instance.as_str(), group], |row| {
-        Ok(Living {
-            rowid: row.get(0)?,
-            member: Member {
-                id: row.get(1)?,
-                kind: kind(row, 2)?,
-                label: row.get(3)?,
-            },
-        })
-    })?;
+    let living = living.query_map([instance.as_str(), group], living_row)?;
     Ok(living.collect::<Result<_, _>>()?)
+}
+
+fn living_row(row: &Row<'_>) -> rusqlite::Result<Living> {
+    Ok(Living {
+        rowid: row.get(0)?,
+        member: Member {
+            id: row.get(1)?,
+            kind: kind(row, 2)?,
+            label: row.get(3)?,
+        },
+    })
 }
 
 pub(super) fn kind(row: &Row<'_>, place: usize) -> rusqlite::Result<MemberKind> {
@@ -178,16 +166,56 @@ pub(super) fn kind(row: &Row<'_>, place: usize) -> rusqlite::Result<MemberKind> 
     }
 }
 
-/// The record of a membership that is due, and the row that it changes.
+/// A membership that begins or ends. Its record is made when it is written: of a long list all wait for that at once.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub(super) record: ChangeRecord,
-    pub(super) group: String,
     pub(super) member: Member,
+    pub(super) kind: Kind,
+    reason: Reason,
     /// Its row, where there is one.
     pub(super) rowid: Option<i64>,
     /// The hold that it is released from.
     pub(super) hold_id: Option<i64>,
+}
+
+impl Entry {
+    fn end(living: Living, is_gone: bool) -> Self {
+        Self {
+            member: living.member,
+            kind: Kind::Deactivate,
+            reason: match is_gone {
+                true => Reason::Gone,
+                false => Reason::Removed,
+            },
+            rowid: Some(living.rowid),
+            hold_id: None,
+        }
+    }
+
+    /// By a person's word that this is another directory.
+    fn taken_over(&mut self, hold_id: i64) {
+        self.reason = Reason::SourceChanged;
+        self.hold_id = Some(hold_id);
+    }
+
+    /// Its record.
+    pub(super) fn record(&self, group: &ResourceId, observed_at: Timestamp) -> ChangeRecord {
+        let ends = self.kind == Kind::Deactivate;
+        ChangeRecord {
+            resource: ResourceType::Membership,
+            id: membership::id(group.as_str(), &self.member.id),
+            kind: self.kind,
+            reason: self.reason,
+            changed: ends.then(|| members::ended(&our_text(observed_at))),
+            after: State {
+                canonical: members::canonical(group.as_str(), &self.member, !ends),
+                created_at: None,
+                modified_at: None,
+                gone_at: ends.then_some(observed_at),
+            },
+            proof: None,
+        }
+    }
 }
 
 /// What is made of a list.
@@ -239,14 +267,20 @@ impl Applying<'_> {
         if change.is_gone || may_end {
             decided.left = standing_no_more(&open, &change);
         }
-        for living in &change.missing {
+        let Change {
+            came,
+            missing,
+            state,
+            is_gone,
+            ..
+        } = change;
+        let is_confirmed = state == ListState::Confirmed && may_end;
+        for living in missing {
             let id = membership::id(group.as_str(), &living.member.id);
-            let mut end = self.end(group, living, change.is_gone);
-            let is_confirmed = change.state == ListState::Confirmed && may_end;
-            if change.is_gone || taken_over.is_some() && is_confirmed {
+            let mut end = Entry::end(living, is_gone);
+            if is_gone || taken_over.is_some() && is_confirmed {
                 if let Some(hold_id) = taken_over {
-                    end.record.reason = Reason::SourceChanged;
-                    end.hold_id = Some(hold_id);
+                    end.taken_over(hold_id);
                 }
                 decided.entries.push(end);
                 continue;
@@ -267,7 +301,7 @@ impl Applying<'_> {
                 decided.is_settled = false;
                 continue;
             }
-            match (gate.refuse_member(group)?, change.state) {
+            match (gate.refuse_member(group)?, state) {
                 (None, ListState::Confirmed) => decided.entries.push(end),
                 (Some((concern, limit_text)), ListState::Confirmed | ListState::Unasked) => {
                     let (guard, attribute) = concern.guard();
@@ -276,7 +310,7 @@ impl Applying<'_> {
                         attribute: attribute.map(str::to_owned),
                         path: concern.path(true).to_owned(),
                         limit_text,
-                        record: end.record,
+                        record: end.record(group, self.observed_at),
                     });
                     decided.is_settled = false;
                 }
@@ -284,15 +318,15 @@ impl Applying<'_> {
                 _ => decided.is_settled = false,
             }
         }
-        for member in &change.came {
-            let mut begin = self.begin(group, member)?;
+        let has_past = !came.is_empty() && self.has_past(group)?;
+        for member in came {
+            let mut begin = self.begin(group, member, has_past)?;
             if let Some(hold_id) = taken_over {
-                begin.record.reason = Reason::SourceChanged;
-                begin.hold_id = Some(hold_id);
+                begin.taken_over(hold_id);
             }
             decided.entries.push(begin);
         }
-        if !may_end && !change.is_gone {
+        if !may_end && !is_gone {
             decided.is_settled = false;
         }
         if approved.is_some() && stays && decided.known == Some(MembersKnown::All) {
@@ -314,63 +348,35 @@ impl Applying<'_> {
         }
     }
 
-    fn end(&self, group: &ResourceId, living: &Living, is_gone: bool) -> Entry {
-        let reason = match is_gone {
-            true => Reason::Gone,
-            false => Reason::Removed,
-        };
-        let ended_at = our_text(self.observed_at);
-        let mut end = self.entry(group, &living.member, Kind::Deactivate, reason);
-        end.record.changed = Some(members::ended(&ended_at));
-        end.record.after.gone_at = Some(self.observed_at);
-        end.rowid = Some(living.rowid);
-        end
+    /// Whether anybody is in a group or ever was: where nobody was, nobody needs to be looked up.
+    fn has_past(&self, group: &ResourceId) -> Result<bool, Error> {
+        Ok(self
+            .mirror
+            .prepare_cached("SELECT 1 FROM memberships WHERE instance = ?1 AND group_id = ?2")?
+            .exists([self.instance.as_str(), group.as_str()])?)
     }
 
-    fn begin(&self, group: &ResourceId, member: &Member) -> Result<Entry, Error> {
-        let rowid = self
-            .mirror
-            .prepare_cached(
-                "SELECT rowid FROM memberships WHERE instance = ?1 AND group_id = ?2 AND member_id = ?3",
-            )?
-            .query_row(
-                params![self.instance.as_str(), group.as_str(), member.id],
-                |row| row.get(0),
-            )
-            .optional()?;
+    fn begin(&self, group: &ResourceId, member: Member, has_past: bool) -> Result<Entry, Error> {
+        let mut row = self.mirror.prepare_cached(
+            "SELECT rowid FROM memberships WHERE instance = ?1 AND group_id = ?2 AND member_id = ?3",
+        )?;
+        let key = [self.instance.as_str(), group.as_str(), &*member.id];
+        let rowid: Option<i64> = match has_past {
+            true => row.query_row(key, |row| row.get(0)).optional()?,
+            false => None,
+        };
         let reason = match (rowid, self.has_baseline) {
             (Some(_), _) => Reason::Returned,
             (None, true) => Reason::New,
             (None, false) => Reason::Baseline,
         };
         Ok(Entry {
+            member,
+            kind: Kind::Create,
+            reason,
             rowid,
-            ..self.entry(group, member, Kind::Create, reason)
-        })
-    }
-
-    fn entry(&self, group: &ResourceId, member: &Member, kind: Kind, reason: Reason) -> Entry {
-        let canonical = members::canonical(group.as_str(), member, kind == Kind::Create);
-        Entry {
-            record: ChangeRecord {
-                resource: ResourceType::Membership,
-                id: membership::id(group.as_str(), &member.id),
-                kind,
-                reason,
-                changed: None,
-                after: State {
-                    canonical,
-                    created_at: None,
-                    modified_at: None,
-                    gone_at: None,
-                },
-                proof: None,
-            },
-            group: group.as_str().to_owned(),
-            member: member.clone(),
-            rowid: None,
             hold_id: None,
-        }
+        })
     }
 }
 
@@ -379,12 +385,13 @@ fn standing_no_more(
     open: &BTreeMap<ResourceId, i64>,
     change: &Change,
 ) -> Vec<(i64, ResourceId, bool)> {
+    if open.is_empty() {
+        return Vec::new();
+    }
+    let listed: BTreeSet<&str> = change.list.members().map(|member| member.id).collect();
     let is_listed = |id: &ResourceId| {
         let member = membership::parts(id.as_str()).map(|[_, member]| member);
-        member.is_some_and(|member| {
-            let found = |one: &Member| one.id.as_str().cmp(&member);
-            change.list.members.binary_search_by(found).is_ok()
-        })
+        member.is_some_and(|member| listed.contains(&*member))
     };
     open.iter()
         .filter(|(id, _)| change.is_gone || is_listed(id))
@@ -421,15 +428,15 @@ impl Stage {
             _ => holds.of_group(group),
         };
         let mut lost = Vec::new();
-        self.each_staged(Which::After(None), &mut |staged| {
-            if let Some(change) = change(&reader.conn, &self.key.instance, &staged)?
+        self.each_staged(Which::After(None), &mut |mut staged| {
+            if let Some(change) = change(&reader.conn, &self.key.instance, &mut staged)?
                 && change.list.unreadable.is_none()
                 && change.state == ListState::Read
                 && change.n_missing_but(&held(&staged.id)?, &staged.id) > 0
             {
                 lost.push(Lost {
-                    shown: change.list.members.len(),
-                    at_cap: members::ends_at_cap(&change.list),
+                    shown: change.list.n_shown,
+                    at_cap: members::ends_at_cap(change.list.n_arrived),
                     group: staged.id,
                 });
             }
@@ -448,13 +455,13 @@ impl Stage {
         group: &ResourceId,
     ) -> Result<Option<(MemberList, Vec<Member>)>, Error> {
         let mut found = None;
-        self.each_staged(Which::One(group), &mut |staged| {
-            found = change(&reader.conn, &self.key.instance, &staged)?;
+        self.each_staged(Which::One(group), &mut |mut staged| {
+            found = change(&reader.conn, &self.key.instance, &mut staged)?;
             Ok(std::ops::ControlFlow::Break(()))
         })?;
         Ok(found.map(|change| {
             let missing = change.missing.into_iter().map(|living| living.member);
-            (change.list, missing.collect())
+            (change.list.to_list(), missing.collect())
         }))
     }
 
@@ -465,7 +472,7 @@ impl Stage {
     pub fn saw_members(&self, reader: &Reader) -> Result<bool, Error> {
         let staged = self
             .conn
-            .prepare("SELECT 1 FROM staged WHERE json_array_length(members, '$.members') > 0")?
+            .prepare("SELECT 1 FROM lists WHERE n_members > 0")?
             .exists([])?;
         if staged {
             return Ok(true);

@@ -34,6 +34,7 @@ mod absent;
 mod compare;
 pub mod lists;
 mod missed;
+mod packed;
 mod seen;
 mod staged;
 mod table;

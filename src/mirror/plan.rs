@@ -53,9 +53,9 @@ pub fn plan(
     let observed_at = record::observed_at(&reader.conn, watch.now)?;
     let mut lookup = Lookup::new(&reader.conn, watch, observed_at, stage)?;
     let mut gate = Gate::new(&reader.conn, watch, treatment, 0)?;
-    stage.each_staged(Which::After(None), &mut |staged| {
+    stage.each_staged(Which::After(None), &mut |mut staged| {
         let id = staged.id.clone();
-        let change = lists::change(&reader.conn, &watch.instance, &staged)?;
+        let change = lists::change(&reader.conn, &watch.instance, &mut staged)?;
         let is_any = change.as_ref().is_some_and(lists::Change::is_any);
         let (_, due) = lookup.due(staged, is_any)?;
         let passed = gate.pass(&mut lookup, &id, due)?;
@@ -78,15 +78,19 @@ pub fn plan(
             None => lists::Decided::default(),
         };
         // In the order of the feed.
-        let entries = || decided.entries.iter().map(|entry| &entry.record);
+        let write_members = |each: &mut dyn FnMut(Planning<'_>)| {
+            for entry in &decided.entries {
+                each(Planning::Write(&entry.record(&id, observed_at)));
+            }
+        };
         if is_gone {
-            entries().for_each(|record| each(Planning::Write(record)));
+            write_members(each);
         }
         if let Due::Record(due, _) = &passed.due {
             each(Planning::Write(&due.0));
         }
         if !is_gone {
-            entries().for_each(|record| each(Planning::Write(record)));
+            write_members(each);
         }
         for kept in passed.kept.iter().chain(&decided.kept) {
             each(Planning::Hold(Held {

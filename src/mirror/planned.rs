@@ -41,9 +41,9 @@ impl Planned {
         let _snapshot = reader.conn.unchecked_transaction()?;
         let mut lookup = Lookup::new(&reader.conn, watch, watch.now, stage)?;
         let holds = OpenHolds::of(&reader.conn, watch)?;
-        stage.each_staged(Which::After(None), &mut |staged| {
+        stage.each_staged(Which::After(None), &mut |mut staged| {
             let id = staged.id.clone();
-            let change = lists::change(&reader.conn, &watch.instance, &staged)?;
+            let change = lists::change(&reader.conn, &watch.instance, &mut staged)?;
             let is_any = change.as_ref().is_some_and(lists::Change::is_any);
             let (_, due) = lookup.due(staged, is_any)?;
             if let (Some(change), Due::Record(..) | Due::Nothing(_)) = (&change, &due) {

@@ -241,7 +241,12 @@ impl<'a> Pen<'a> {
     }
 
     /// Writes the record of a membership as the feed's next, and its row.
-    pub(super) fn write_membership(&mut self, entry: &lists::Entry) -> Result<(), Error> {
+    pub(super) fn write_membership(
+        &mut self,
+        group: &ResourceId,
+        entry: &lists::Entry,
+        record: &ChangeRecord,
+    ) -> Result<(), Error> {
         self.last_seq += 1;
         let observed_at = our_text(self.observed_at);
         let instance = &self.batch.watch.instance;
@@ -252,8 +257,8 @@ impl<'a> Pen<'a> {
             hold_id: entry.hold_id,
             observed_at: &observed_at,
         };
-        append(self.conn, &place, &Entry::of(&entry.record, None, None))?;
-        let ends = entry.record.kind == Kind::Deactivate;
+        append(self.conn, &place, &Entry::of(record, None, None))?;
+        let ends = entry.kind == Kind::Deactivate;
         match (entry.rowid, ends) {
             (Some(rowid), true) => self
                 .conn
@@ -281,7 +286,7 @@ impl<'a> Pen<'a> {
                 )?
                 .execute(params![
                     instance.as_str(),
-                    entry.group,
+                    group.as_str(),
                     entry.member.id,
                     entry.member.kind.as_str(),
                     entry.member.label,

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::column::{count, json, time, to_json};
+use super::column::{count, json, time, to_json, whole};
 use super::error::Error;
-use super::lists;
+use super::packed::Packed;
 use super::read::Reader;
 use super::rejects::{self, KEPT_REJECTS};
 use super::stage::{Stage, Staged};
@@ -29,8 +29,12 @@ pub(super) const TABLES: &str = "
         modified_at TEXT,
         fingerprint BLOB,
         proof       TEXT, -- null beside a null `canonical`: not asked for
-        members     TEXT, -- JSON: of a group who is in it, as it was shown
-        list        TEXT NOT NULL DEFAULT 'read' -- what is thought of `members`
+        list        TEXT NOT NULL DEFAULT 'read' -- of a group what is thought of the members that it was shown with
+    );
+    CREATE TABLE lists ( -- apart from `staged`: a row there is small and often written
+        id        TEXT    NOT NULL PRIMARY KEY, -- of a staged group
+        n_members INTEGER NOT NULL,
+        members   BLOB    NOT NULL -- who is in it, as it was shown: see `Packed`
     );
     CREATE TABLE rejects (
         key    TEXT NOT NULL PRIMARY KEY, -- the id, or a digest
@@ -47,9 +51,30 @@ pub(super) struct StagedRow {
     pub(super) base: Base,
     /// Whether it is the answer about this one id, which stands.
     pub(super) asked: bool,
+    /// Without the members of a group.
     pub(super) staged: Staged,
-    /// What is thought of the members of a group.
+    /// Who is in it, of a group.
+    pub(super) members: Option<Packed>,
+    /// What is thought of them.
     pub(super) list: ListState,
+}
+
+impl StagedRow {
+    /// To be written: nothing is thought of its list yet.
+    fn new(id: ResourceId, base: Base, asked: bool, mut staged: Staged) -> Self {
+        let members = match &mut staged {
+            Staged::Seen(arrived) => arrived.members.take().as_ref().map(Packed::pack),
+            Staged::Gone(_) | Staged::Absent => None,
+        };
+        Self {
+            id,
+            base,
+            asked,
+            staged,
+            members,
+            list: ListState::Read,
+        }
+    }
 }
 
 /// What is thought of the list of a group that was read.
@@ -133,13 +158,12 @@ impl Stage {
     /// Of the database.
     pub fn put_asked(&mut self, base: Base, arrived: Arrived) -> Result<(), Error> {
         self.forget_reject(&arrived.id)?;
-        let row = StagedRow {
-            id: arrived.id.clone(),
+        let row = StagedRow::new(
+            arrived.id.clone(),
             base,
-            asked: true,
-            staged: Staged::Seen(Box::new(arrived)),
-            list: ListState::Read,
-        };
+            true,
+            Staged::Seen(Box::new(arrived)),
+        );
         self.write(&row, false)?;
         Ok(())
     }
@@ -149,13 +173,7 @@ impl Stage {
     /// # Errors
     /// Of the database.
     pub fn put_gone(&mut self, base: Base, id: &ResourceId, proof: &Proof) -> Result<(), Error> {
-        let row = StagedRow {
-            id: id.clone(),
-            base,
-            asked: true,
-            staged: Staged::Gone(proof.clone()),
-            list: ListState::Read,
-        };
+        let row = StagedRow::new(id.clone(), base, true, Staged::Gone(proof.clone()));
         self.write(&row, false)?;
         Ok(())
     }
@@ -165,13 +183,7 @@ impl Stage {
     /// # Errors
     /// Of the database.
     pub fn put_absent(&mut self, base: Base, id: &ResourceId) -> Result<(), Error> {
-        let row = StagedRow {
-            id: id.clone(),
-            base,
-            asked: true,
-            staged: Staged::Absent,
-            list: ListState::Read,
-        };
+        let row = StagedRow::new(id.clone(), base, true, Staged::Absent);
         self.write(&row, false)?;
         Ok(())
     }
@@ -190,7 +202,7 @@ impl Stage {
             self.counted_rows -= 1;
             self.count_id(id)?;
         }
-        Ok(())
+        self.write_list(id, None)
     }
 
     /// Takes a doubtful resource out of the stage that could not be settled. What the mirror has of it may be
@@ -222,13 +234,12 @@ impl Stage {
 
     fn put_seen(&mut self, reader: &Reader, base: Base, arrived: Arrived) -> Result<(), Error> {
         self.forget_reject(&arrived.id)?;
-        let row = StagedRow {
-            id: arrived.id.clone(),
+        let row = StagedRow::new(
+            arrived.id.clone(),
             base,
-            asked: false,
-            staged: Staged::Seen(Box::new(arrived)),
-            list: ListState::Read,
-        };
+            false,
+            Staged::Seen(Box::new(arrived)),
+        );
         if let Some(rowid) = self.known(reader, &row.id)? {
             self.seen.set(rowid);
             self.write(&row, false)?;
@@ -319,7 +330,7 @@ impl Stage {
         let sql = match self.key.resource {
             ResourceType::User => "SELECT count(*) FROM staged",
             ResourceType::Group | ResourceType::Membership => {
-                "SELECT count(*) + coalesce(sum(json_array_length(members, '$.members')), 0) FROM staged"
+                "SELECT (SELECT count(*) FROM staged) + coalesce(sum(n_members), 0) FROM lists"
             }
         };
         Ok(self.conn.query_row(sql, [], |row| count(row, 0))?)
@@ -398,10 +409,6 @@ impl Stage {
             arrived
                 .map(|arrived| to_json(&arrived.columns))
                 .transpose()?,
-            arrived
-                .and_then(|arrived| arrived.members.as_ref())
-                .map(lists::to_text)
-                .transpose()?,
             row.list.as_str(),
         ];
         let inserted = self
@@ -409,8 +416,8 @@ impl Stage {
             .prepare_cached(
                 "INSERT OR IGNORE INTO staged
                      (id, base_seq, counted, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx,
-                      columns, members, list)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                      columns, list)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(values)?;
         if inserted == 0 {
@@ -418,12 +425,37 @@ impl Stage {
                 .prepare_cached(
                     "UPDATE staged
                      SET base_seq = ?2, asked = ?4, canonical = ?5, created_at = ?6, modified_at = ?7,
-                         fingerprint = ?8, proof = ?9, base_tx = ?10, columns = ?11, members = ?12, list = ?13
+                         fingerprint = ?8, proof = ?9, base_tx = ?10, columns = ?11, list = ?12
                      WHERE id = ?1",
                 )?
                 .execute(values)?;
         }
+        self.write_list(&row.id, row.members.as_ref())?;
         Ok(inserted > 0)
+    }
+
+    /// Writes who is in a staged group; one that was shown with the same members before costs no page.
+    fn write_list(&self, group: &ResourceId, members: Option<&Packed>) -> Result<(), Error> {
+        match (members, self.key.resource) {
+            (Some(list), _) => self
+                .conn
+                .prepare_cached(
+                    "INSERT INTO lists (id, n_members, members) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (id) DO UPDATE SET n_members = excluded.n_members, members = excluded.members
+                     WHERE members <> excluded.members",
+                )?
+                .execute(params![
+                    group.as_str(),
+                    whole(list.n_shown as u64),
+                    list.bytes()
+                ])?,
+            (None, ResourceType::User) => 0,
+            (None, ResourceType::Group | ResourceType::Membership) => self
+                .conn
+                .prepare_cached("DELETE FROM lists WHERE id = ?1")?
+                .execute([group.as_str()])?,
+        };
+        Ok(())
     }
 
     /// Forgets that these were doubtful: they are applied.
@@ -467,9 +499,15 @@ impl Stage {
                 Value::from(head),
             ),
         };
+        let members = match self.key.resource {
+            ResourceType::User => "NULL",
+            ResourceType::Group | ResourceType::Membership => {
+                "(SELECT members FROM lists WHERE lists.id = staged.id)"
+            }
+        };
         let mut statement = self.conn.prepare_cached(&format!(
             "SELECT id, base_seq, asked, canonical, created_at, modified_at, fingerprint, proof, base_tx, columns,
-                    members, list
+                    {members}, list
              FROM staged WHERE {condition} ORDER BY id"
         ))?;
         let mut rows = statement.query([bound])?;
@@ -498,7 +536,7 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
                 rusqlite::Error::InvalidColumnType(9, "columns".to_owned(), Type::Null)
             })?,
             fingerprint: row.get(6)?,
-            members: lists::of_text(row, 10)?,
+            members: None,
         })),
     };
     let list: String = row.get(11)?;
@@ -513,6 +551,7 @@ fn staged_row(row: &Row<'_>, resource: ResourceType) -> rusqlite::Result<StagedR
         },
         asked: row.get(2)?,
         staged,
+        members: row.get::<_, Option<_>>(10)?.map(Packed::of).transpose()?,
         list: list.unwrap_or_default(),
     })
 }

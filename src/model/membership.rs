@@ -37,6 +37,41 @@ pub struct Member {
     pub label: Option<String>,
 }
 
+impl Member {
+    /// It without a copy.
+    #[must_use]
+    pub fn shown(&self) -> Shown<'_> {
+        Shown {
+            id: &self.id,
+            kind: self.kind,
+            label: self.label.as_deref(),
+        }
+    }
+}
+
+/// The same as it stands somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// The member's id, exactly as it arrived.
+    pub id: &'a str,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Its name as the list shows it.
+    pub label: Option<&'a str>,
+}
+
+impl Shown<'_> {
+    /// A copy of it.
+    #[must_use]
+    pub fn to_member(self) -> Member {
+        Member {
+            id: self.id.to_owned(),
+            kind: self.kind,
+            label: self.label.map(str::to_owned),
+        }
+    }
+}
+
 /// The list of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberList {

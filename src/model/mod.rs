@@ -23,7 +23,7 @@ pub use change::{ChangeEvent, ChangeRecord, Kind, Proof, Reason, Shares, State, 
 pub use foreign::Foreign;
 pub use id::{InstanceName, InvalidInstanceName, ResourceId, ResourceType};
 pub use identity::{Identity, IdentityState, MatchedBy, Profile, Rule};
-pub use membership::{Member, MemberKind, MemberList, MembersKnown};
+pub use membership::{Member, MemberKind, MemberList, MembersKnown, Shown};
 pub use page::{Arrived, Fingerprint, Page, PageReport, Reject, Row};
 pub use step::{Outcome as StepOutcome, Step};
 pub use sync::{Mode, Outcome, Tally, TallySnapshot, Trigger};

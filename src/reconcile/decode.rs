@@ -61,7 +61,7 @@ fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
     Ok(Arrived {
         resource,
         id: row.id.clone(),
-        members: (resource == ResourceType::Group).then(|| members_of(&parsed, text)),
+        members: (resource == ResourceType::Group).then(|| members_of(&parsed)),
         canonical,
         created_at: parsed.created_at(),
         modified_at: row.modified_at,
@@ -72,8 +72,8 @@ fn read(resource: ResourceType, row: &Row) -> Result<Arrived, Unreadable> {
 
 /// The members of a group. One that shows neither a name nor anybody is one whose columns the account may not read any more (facts
 /// page, section 13.4): that nobody is shown then says nothing of who is in it.
-fn members_of(group: &Resource<'_>, text: &str) -> MemberList {
-    let mut list = members::list(group.members(), members::count_arrived(text));
+fn members_of(group: &Resource<'_>) -> MemberList {
+    let mut list = members::list(group.members());
     if list.n_arrived == 0 && group.content().get("displayName").is_none() {
         let why = "`members`: nobody is shown, nor is `displayName`";
         list.unreadable.get_or_insert_with(|| why.to_owned());

@@ -1,33 +1,30 @@
 //! Lists of members: read, compared with who was known, and believed or not (facts page, Q40).
 
-use std::cmp::Ordering;
-
-use serde::de::IgnoredAny;
-
 use super::canonical::Node;
 use super::mapping::text;
-use super::peek::Members;
 use super::tree::write_text;
-use crate::model::{Member, MemberKind, MemberList, MembersKnown};
+use crate::model::{Member, MemberKind, MemberList, MembersKnown, Shown};
 
 /// Lists may be cut at so many, and at a multiple of it, without a word (facts page, section 10).
 const CAP: usize = 100;
 
-/// Reads the members of a group, of which so many arrived. What cannot be read of them is told, and costs nobody else
-/// (promise P9).
+/// Reads the members of a group. What cannot be read of them is told, and costs nobody else (promise P9).
 #[must_use]
-pub(super) fn list(node: Option<&Node<'_>>, n_arrived: usize) -> MemberList {
+pub(super) fn list(node: Option<&Node<'_>>) -> MemberList {
     let elements = match node {
         None => &[],
         Some(Node::List(elements)) => elements.as_slice(),
         Some(single) => std::slice::from_ref(single),
     };
+    let n_arrived = elements.len();
     let mut list = MemberList {
-        n_arrived: n_arrived.max(elements.len()),
+        members: Vec::with_capacity(n_arrived),
+        n_arrived,
         ..MemberList::default()
     };
     // A member whose fields were blanked is a member, and nobody knows which.
-    let n_empty = list.n_arrived - elements.len();
+    let is_empty = |element: &&Node<'_>| matches!(element, Node::List(inside) if inside.is_empty());
+    let n_empty = elements.iter().filter(is_empty).count();
     if n_empty > 0 {
         list.unreadable = Some(format!("`members`: {n_empty} of {n_arrived} are empty"));
     }
@@ -48,22 +45,6 @@ pub(super) fn list(node: Option<&Node<'_>>, n_arrived: usize) -> MemberList {
         .sort_by(|a, b| (&a.id, a.kind, &a.label).cmp(&(&b.id, b.kind, &b.label)));
     list.members.dedup_by(|later, first| later.id == first.id);
     list
-}
-
-/// How many members a group has as it arrives, whatever is in them; what is no list has none.
-#[must_use]
-pub(super) fn count_arrived(json: &str) -> usize {
-    let mut attributes = Members::of(json);
-    while let Some(name) = attributes.name() {
-        let Some(value) = attributes.value() else {
-            break;
-        };
-        if name.is("members") {
-            let elements: Result<Vec<IgnoredAny>, _> = serde_json::from_str(value);
-            return elements.map_or(0, |elements| elements.len());
-        }
-    }
-    0
 }
 
 /// One member, and whether its link leads to another id than its value.
@@ -117,31 +98,42 @@ pub fn groups_of_user(raw: &[u8]) -> Option<Vec<String>> {
     Some(groups.iter().filter_map(value).collect())
 }
 
-/// Who came and who is missing, beside who is known: both in the order of ids, each once.
-pub fn compare<K>(
-    known: impl IntoIterator<Item = K>,
-    id: impl Fn(&K) -> &str,
-    list: &MemberList,
-) -> (Vec<&Member>, Vec<K>) {
-    let (mut came, mut missing) = (Vec::new(), Vec::new());
-    let mut shown = list.members.iter().peekable();
-    for one in known {
-        while let Some(member) = shown.next_if(|member| *member.id < *id(&one)) {
-            came.push(member);
-        }
-        match shown.peek().map(|member| (*member.id).cmp(id(&one))) {
-            Some(Ordering::Equal) => drop(shown.next()),
-            _ => missing.push(one),
-        }
-    }
-    came.extend(shown);
-    (came, missing)
+/// Holds a list, which has each member once and in the order of ids, against who is known, told one by one in the same order.
+#[derive(Debug)]
+pub struct Comparison<'l, L: Iterator<Item = Shown<'l>>> {
+    left: std::iter::Peekable<L>,
+    came: Vec<Member>,
 }
 
-/// Whether a list ends where one that is cut would end: by what arrived, in which somebody may stand twice.
+impl<'l, L: Iterator<Item = Shown<'l>>> Comparison<'l, L> {
+    /// Nobody is told yet.
+    pub fn of(list: L) -> Self {
+        Self {
+            left: list.peekable(),
+            came: Vec::new(),
+        }
+    }
+
+    /// Whether the next of those who are known is in the list.
+    pub fn has(&mut self, known: &[u8]) -> bool {
+        while let Some(shown) = self.left.next_if(|shown| shown.id.as_bytes() < known) {
+            self.came.push(shown.to_member());
+        }
+        let is_known = |shown: &Shown<'_>| shown.id.as_bytes() == known;
+        self.left.next_if(is_known).is_some()
+    }
+
+    /// Who is in the list and was not told.
+    pub fn came(mut self) -> Vec<Member> {
+        self.came.extend(self.left.map(Shown::to_member));
+        self.came
+    }
+}
+
+/// Whether a list ends where one that is cut would end: by how many arrived, of whom somebody may stand there twice.
 #[must_use]
-pub fn ends_at_cap(list: &MemberList) -> bool {
-    list.n_arrived > 0 && list.n_arrived.is_multiple_of(CAP)
+pub fn ends_at_cap(n_arrived: usize) -> bool {
+    n_arrived > 0 && n_arrived.is_multiple_of(CAP)
 }
 
 /// Whether two answers about one group show the same members. Their names are no matter.
@@ -234,7 +226,7 @@ mod tests {
     fn read(members: &serde_json::Value) -> (MemberList, String) {
         let text = json!({"id": "g", "displayName": "Desk", "members": members}).to_string();
         let group = Resource::parse(ResourceType::Group, &text).unwrap();
-        let list = list(group.members(), count_arrived(&text));
+        let list = list(group.members());
         (list, group.to_text())
     }
 
@@ -308,10 +300,9 @@ mod tests {
         }
         let whole = json!([{"value": "a"}, {"value": "a", "$ref": null}]);
         assert_eq!(read(&whole).0.unreadable, None);
-        assert_eq!(
-            count_arrived(r#"{"x":{"members":[1]},"MEMBERS":[{},[2,3],"]"],"y":1}"#),
-            3
-        );
+        let odd = r#"{"id":"g","x":{"members":[1]},"MEMBERS":[{},[2,3],"]"],"y":1}"#;
+        let odd = Resource::parse(ResourceType::Group, odd).unwrap();
+        assert_eq!(list(odd.members()).n_arrived, 3);
     }
 
     #[test]
@@ -340,17 +331,14 @@ mod tests {
 
     #[test]
     fn a_list_may_be_cut_where_its_length_is_a_multiple_of_the_cap() {
-        let long = |n: usize| {
-            let ids: Vec<String> = (0..n).map(|n| format!("{n:04}")).collect();
-            ends_at_cap(&list_of(ids.iter().map(String::as_str)))
-        };
-        assert!(long(100) && long(200) && long(5_000));
-        assert!(!long(0) && !long(99) && !long(101));
+        assert!([100, 200, 5_000].into_iter().all(ends_at_cap));
+        assert!(![0, 99, 101].into_iter().any(ends_at_cap));
         // One stands there twice: the list is as long as a cut one all the same.
         let mut doubled: Vec<_> = (0..99).map(|n| json!({"value": n})).collect();
         doubled.push(json!({"value": 7}));
         let (doubled, _) = read(&doubled.into());
-        assert_eq!((doubled.members.len(), ends_at_cap(&doubled)), (99, true));
+        assert_eq!(doubled.members.len(), 99);
+        assert!(ends_at_cap(doubled.n_arrived));
         assert_eq!(disbelieved(&list_of([])), MembersKnown::Unknown);
         assert_eq!(disbelieved(&list_of(["a"])), MembersKnown::Cut);
     }
@@ -397,9 +385,10 @@ mod tests {
             shown in prop::collection::btree_set("[a-d]{0,2}", 0..8),
         ) {
             let list = list_of(shown.iter().map(String::as_str));
-            let (came, missing) = compare(known.clone(), |one| one, &list);
-            let came: BTreeSet<String> = came.into_iter().map(|one| one.id.clone()).collect();
-            let missing: BTreeSet<String> = missing.into_iter().collect();
+            let mut comparison = Comparison::of(list.members.iter().map(Member::shown));
+            let mut missing = known.clone();
+            missing.retain(|one| !comparison.has(one.as_bytes()));
+            let came: BTreeSet<String> = comparison.came().into_iter().map(|one| one.id).collect();
             prop_assert_eq!(came, shown.difference(&known).cloned().collect());
             prop_assert_eq!(missing, known.difference(&shown).cloned().collect());
         }

@@ -42,6 +42,12 @@ impl Names {
         }
     }
 
+    /// Whether a list of these is read as it arrives: in its order, and with its empty elements. It may be long, it is no content of
+    /// its resource, and whoever reads it counts it and sorts it.
+    pub(super) fn stays_as_it_arrived(&self) -> bool {
+        std::ptr::eq(self, &MEMBER)
+    }
+
     /// The spelling of a name that is known here, and what is known below it.
     pub(super) fn known(&self, name: &str) -> Option<(&'static str, &'static Self)> {
         self.0
@@ -70,7 +76,7 @@ static USER: Names = Names(&[
     ("emails", &ELEMENT),
     ("phoneNumbers", &ELEMENT),
     ("addresses", &ADDRESS),
-    ("groups", &ELEMENT),
+    ("groups", &MEMBER),
     (SERVICENOW_USER, &SERVICENOW),
     (ENTERPRISE_USER, &ENTERPRISE),
     (CUSTOM_USER, &NOTHING_KNOWN),
@@ -92,7 +98,7 @@ static GROUP: Names = Names(&[
     ("externalId", &NOTHING_KNOWN),
     ("meta", &META),
     ("displayName", &NOTHING_KNOWN),
-    ("members", &ELEMENT),
+    ("members", &MEMBER),
     (SERVICENOW_GROUP, &SHOWN_GROUP),
     (CUSTOM_GROUP, &NOTHING_KNOWN),
     // As far as an instance shows them.
@@ -131,6 +137,15 @@ static PERSON_NAME: Names = Names(&[
 
 /// An element of a multi-valued attribute (RFC 7643 section 2.4).
 static ELEMENT: Names = Names(&[
+    ("value", &NOTHING_KNOWN),
+    ("type", &NOTHING_KNOWN),
+    ("primary", &NOTHING_KNOWN),
+    ("display", &NOTHING_KNOWN),
+    (LINK, &NOTHING_KNOWN),
+]);
+
+/// A member of a group, or a group that a user is in (RFC 7643 sections 4.1.2 and 4.2).
+static MEMBER: Names = Names(&[
     ("value", &NOTHING_KNOWN),
     ("type", &NOTHING_KNOWN),
     ("primary", &NOTHING_KNOWN),

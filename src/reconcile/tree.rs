@@ -22,7 +22,8 @@ pub enum Node<'a> {
     Number(String),
     /// A text.
     Text(Cow<'a, str>),
-    /// Elements in the order of their texts, doubles kept.
+    /// Elements in the order of their texts, doubles kept; of what [stays as it arrived](Names::stays_as_it_arrived) in that order,
+    /// an empty one as a list of nothing.
     List(Vec<Node<'a>>),
     /// Members in the bytewise order of their names, each name once.
     Object(Vec<(Cow<'a, str>, Node<'a>)>),
@@ -286,14 +287,21 @@ impl<'de> Visitor<'de> for Reading<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
         let mut place = 0;
+        let as_it_arrived = self.names.stays_as_it_arrived();
         while let Some(element) = seq
             .next_element_seed(self.inside(self.names))
             .map_err(self.at(Step::Element(place)))?
         {
-            elements.extend(element);
+            match element {
+                None if as_it_arrived => elements.push(Node::List(Vec::new())),
+                element => elements.extend(element),
+            }
             place += 1;
         }
-        Ok(list(elements))
+        Ok(match as_it_arrived {
+            true => (!elements.is_empty()).then_some(Node::List(elements)),
+            false => list(elements),
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {

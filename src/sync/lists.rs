@@ -1,6 +1,9 @@
 //! Lists of members that lost somebody: each is read again by itself before anybody leaves a group for it (facts page, Q40).
 
-use tracing::debug;
+use std::collections::VecDeque;
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, debug};
 
 use super::read::{Reading, blocking, with};
 use super::settle::put_row;
@@ -12,6 +15,7 @@ use crate::mirror::stage::Stage;
 use crate::model::{Base, Foreign, Member, MemberKind, MembersKnown, ResourceId, ResourceType};
 use crate::reconcile::decode::decode;
 use crate::reconcile::members;
+use crate::scim;
 use crate::scim::absence::Silence;
 use crate::scim::client::Asked;
 
@@ -55,10 +59,10 @@ pub(super) async fn settle(
         return judge_all(stage, reader, lost, ListState::Unasked).await;
     }
     let total = lost.len() as u64;
-    let mut asking = Asking::default();
-    for (one, done) in lost.into_iter().zip(0..) {
-        reading.tell(Phase::Asking, done, Some(total));
-        (stage, reader) = asking.ask(reading, stage, reader, one.group).await?;
+    let mut asking = Asking::of(lost);
+    while let Some(asked) = asking.next(reading).await? {
+        reading.tell(Phase::Asking, asking.n_asked, Some(total));
+        (stage, reader) = asking.settle(reading, stage, reader, asked).await?;
     }
     Ok((stage, reader))
 }
@@ -127,12 +131,30 @@ async fn judge_all(
     .await
 }
 
-/// What asking has told of the instance so far.
-#[derive(Default)]
+/// Groups that are read again, and what asking has told of the instance so far.
 struct Asking {
+    left: std::vec::IntoIter<Lost>,
+    /// Asked for already, in their order: by the time that those who are missing from one list were asked, the next list is there.
+    sent: VecDeque<Sent>,
+    n_asked: u64,
     silence: Silence,
     /// The same of users: groups may be answered for while they are not.
     silence_of_users: Silence,
+}
+
+/// A group that is asked for, and where the mirror stood when it was.
+struct Sent {
+    group: ResourceId,
+    base: Base,
+    /// `None`: it is not asked for.
+    answer: Option<AbortOnDropHandle<Result<Asked, scim::error::Error>>>,
+}
+
+/// The same, answered.
+struct Again {
+    group: ResourceId,
+    base: Base,
+    answer: Asked,
 }
 
 /// What those who are missing from a list say of it.
@@ -147,19 +169,51 @@ enum Word {
 }
 
 impl Asking {
-    /// Reads a group again, and says what its list is worth.
-    async fn ask(
-        &mut self,
-        reading: &Reading,
-        stage: Stage,
-        reader: Reader,
-        group: ResourceId,
-    ) -> Result<(Stage, Reader), Error> {
-        let base = (reading.head)();
-        let answer = match self.silence.is_long() || !group.is_askable() {
-            true => Asked::Unclear("it is not asked for".to_owned()),
-            false => {
-                let answer = reading.session.get(ResourceType::Group, &group).await;
+    fn of(lost: Vec<Lost>) -> Self {
+        Self {
+            left: lost.into_iter(),
+            sent: VecDeque::new(),
+            n_asked: 0,
+            silence: Silence::default(),
+            silence_of_users: Silence::default(),
+        }
+    }
+
+    /// Asks for groups until so many are under way.
+    fn send(&mut self, reading: &Reading) {
+        while self.sent.len() < reading.session.client.options().concurrency.max(1) {
+            let Some(Lost { group, .. }) = self.left.next() else {
+                return;
+            };
+            let base = (reading.head)();
+            let answer = (!self.silence.is_long() && group.is_askable()).then(|| {
+                let (session, group) = (reading.session.clone(), group.clone());
+                let get = async move { session.get(ResourceType::Group, &group).await };
+                AbortOnDropHandle::new(tokio::spawn(get.in_current_span()))
+            });
+            self.sent.push_back(Sent {
+                group,
+                base,
+                answer,
+            });
+        }
+    }
+
+    /// The next answer.
+    async fn next(&mut self, reading: &Reading) -> Result<Option<Again>, Error> {
+        self.send(reading);
+        let Some(Sent {
+            group,
+            base,
+            answer,
+        }) = self.sent.pop_front()
+        else {
+            return Ok(None);
+        };
+        let answer = match answer {
+            None => Asked::Unclear("it is not asked for".to_owned()),
+            Some(answer) => {
+                let answer = answer.await?;
                 self.silence.note(answer.is_ok());
                 match answer {
                     Err(error) if error.is_cancelled() => return Err(error.into()),
@@ -168,6 +222,27 @@ impl Asking {
                 }
             }
         };
+        self.n_asked += 1;
+        Ok(Some(Again {
+            group,
+            base,
+            answer,
+        }))
+    }
+
+    /// Says what the list of a group that was read again is worth.
+    async fn settle(
+        &mut self,
+        reading: &Reading,
+        stage: Stage,
+        reader: Reader,
+        again: Again,
+    ) -> Result<(Stage, Reader), Error> {
+        let Again {
+            group,
+            base,
+            answer,
+        } = again;
         let asked_for = group.clone();
         let (reader, (stage, missing)) = with(reader, move |reader| {
             judge(stage, reader, &asked_for, base, answer)
