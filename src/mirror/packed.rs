@@ -5,14 +5,14 @@ use rusqlite::types::Type;
 
 use crate::model::{MemberKind, MemberList, Shown};
 
-/// A list of members in bytes.
+/// A list of members as one text, of which the texts in it are pieces: none is looked at twice for being one.
 ///
-/// Each number is eight bytes, the lowest first, and each text its length and its bytes: how many arrived, 0 or 1 and the text why not
-/// all of it could be read, how many members there are; and of each member 0 for a user or 1 for a group, its id, and 0 or
-/// 1 and its label.
+/// Each text has its length in bytes before it and a colon between (`2:id`), each number a colon behind it, and what may be missing `-`
+/// or `+` before it: how many arrived, why not all of it could be read, how many members there are; and of each member `U` or
+/// `G` for a user or a group, its id, and its label.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Packed {
-    bytes: Vec<u8>,
+    text: String,
     /// Where the members begin.
     members_at: usize,
     /// How many there are.
@@ -23,24 +23,28 @@ pub(super) struct Packed {
     pub(super) unreadable: Option<String>,
 }
 
-/// What is not the bytes of a list.
+/// What is not the text of a list.
 #[derive(Debug, thiserror::Error)]
 #[error("a staged list of members is damaged")]
 struct Damaged;
 
-fn number(bytes: &mut Vec<u8>, number: usize) {
-    bytes.extend_from_slice(&(number as u64).to_le_bytes());
+fn push_number(to: &mut String, number: usize) {
+    to.push_str(&number.to_string());
+    to.push(':');
 }
 
-fn text(bytes: &mut Vec<u8>, text: &str) {
-    number(bytes, text.len());
-    bytes.extend_from_slice(text.as_bytes());
+fn push_text(to: &mut String, text: &str) {
+    push_number(to, text.len());
+    to.push_str(text);
 }
 
-fn optional(bytes: &mut Vec<u8>, one: Option<&str>) {
-    bytes.push(u8::from(one.is_some()));
-    if let Some(one) = one {
-        text(bytes, one);
+fn push_optional(to: &mut String, text: Option<&str>) {
+    match text {
+        None => to.push('-'),
+        Some(text) => {
+            to.push('+');
+            push_text(to, text);
+        }
     }
 }
 
@@ -48,21 +52,21 @@ impl Packed {
     /// Packs a list.
     pub(super) fn pack(list: &MemberList) -> Self {
         // An id and a name take so much.
-        let mut bytes = Vec::with_capacity(64 + list.members.len() * 96);
-        number(&mut bytes, list.n_arrived);
-        optional(&mut bytes, list.unreadable.as_deref());
-        number(&mut bytes, list.members.len());
-        let members_at = bytes.len();
+        let mut text = String::with_capacity(64 + list.members.len() * 64);
+        push_number(&mut text, list.n_arrived);
+        push_optional(&mut text, list.unreadable.as_deref());
+        push_number(&mut text, list.members.len());
+        let members_at = text.len();
         for member in &list.members {
-            bytes.push(match member.kind {
-                MemberKind::User => 0,
-                MemberKind::Group => 1,
+            text.push(match member.kind {
+                MemberKind::User => 'U',
+                MemberKind::Group => 'G',
             });
-            text(&mut bytes, &member.id);
-            optional(&mut bytes, member.label.as_deref());
+            push_text(&mut text, &member.id);
+            push_optional(&mut text, member.label.as_deref());
         }
         Self {
-            bytes,
+            text,
             members_at,
             n_shown: list.members.len(),
             n_arrived: list.n_arrived,
@@ -70,27 +74,27 @@ impl Packed {
         }
     }
 
-    /// Its bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Its text.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
-    /// The list of which these are the bytes.
+    /// The list of which this is the text.
     ///
     /// # Errors
-    /// Where they are those of none: then nothing of them is believed.
-    pub(super) fn of(bytes: Vec<u8>) -> rusqlite::Result<Self> {
-        Self::read(bytes).ok_or_else(|| {
-            rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::new(Damaged))
+    /// Where it is that of none: then nothing of it is believed.
+    pub(super) fn of(text: String) -> rusqlite::Result<Self> {
+        Self::read(text).ok_or_else(|| {
+            rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(Damaged))
         })
     }
 
-    fn read(bytes: Vec<u8>) -> Option<Self> {
-        let mut place = Place(&bytes);
+    fn read(text: String) -> Option<Self> {
+        let mut place = Place(&text);
         let n_arrived = place.number()?;
         let unreadable = place.optional()?.map(str::to_owned);
         let n_shown = place.number()?;
-        let members_at = bytes.len() - place.0.len();
+        let members_at = text.len() - place.0.len();
         for _ in 0..n_shown {
             place.member()?;
         }
@@ -100,13 +104,13 @@ impl Packed {
             n_shown,
             n_arrived,
             unreadable,
-            bytes,
+            text,
         })
     }
 
     /// Its members, in the order of ids.
     pub(super) fn members(&self) -> impl Iterator<Item = Shown<'_>> {
-        let mut place = Place(self.bytes.get(self.members_at..).unwrap_or_default());
+        let mut place = Place(self.text.get(self.members_at..).unwrap_or_default());
         std::iter::from_fn(move || place.member())
     }
 
@@ -122,44 +126,52 @@ impl Packed {
 }
 
 /// What is left to read. Each method goes past what it is named after; `None` where that does not stand there.
-struct Place<'a>(&'a [u8]);
+struct Place<'a>(&'a str);
 
 impl<'a> Place<'a> {
-    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(length)?;
+    fn piece(&mut self, length: usize) -> Option<&'a str> {
+        let (piece, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        Some(bytes)
+        Some(piece)
     }
 
     fn number(&mut self) -> Option<usize> {
-        let bytes = self.bytes(8)?.try_into().ok()?;
-        usize::try_from(u64::from_le_bytes(bytes)).ok()
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.bytes(1)? {
-            [0] => Some(false),
-            [1] => Some(true),
-            _ => None,
+        let mut number = 0_usize;
+        for (place, byte) in self.0.bytes().enumerate() {
+            match byte {
+                b'0'..=b'9' => {
+                    number = number
+                        .checked_mul(10)?
+                        .checked_add(usize::from(byte - b'0'))?
+                }
+                b':' if place > 0 => {
+                    self.piece(place + 1)?;
+                    return Some(number);
+                }
+                _ => return None,
+            }
         }
+        None
     }
 
     fn text(&mut self) -> Option<&'a str> {
         let length = self.number()?;
-        str::from_utf8(self.bytes(length)?).ok()
+        self.piece(length)
     }
 
     fn optional(&mut self) -> Option<Option<&'a str>> {
-        match self.flag()? {
-            true => self.text().map(Some),
-            false => Some(None),
+        match self.piece(1)? {
+            "-" => Some(None),
+            "+" => self.text().map(Some),
+            _ => None,
         }
     }
 
     fn member(&mut self) -> Option<Shown<'a>> {
-        let kind = match self.flag()? {
-            false => MemberKind::User,
-            true => MemberKind::Group,
+        let kind = match self.piece(1)? {
+            "U" => MemberKind::User,
+            "G" => MemberKind::Group,
+            _ => return None,
         };
         Some(Shown {
             kind,
@@ -194,20 +206,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_is_what_was_packed_and_bytes_that_are_short_or_long_are_none(list in lists(), cut in 1..9_usize) {
+        fn a_list_is_what_was_packed_and_a_text_that_is_short_or_long_is_none(list in lists()) {
             let packed = Packed::pack(&list);
-            let bytes = packed.bytes().to_vec();
-            prop_assert_eq!(&Packed::of(bytes.clone()).unwrap(), &packed);
+            let text = packed.text().to_owned();
+            prop_assert_eq!(&Packed::of(text.clone()).unwrap(), &packed);
             prop_assert_eq!((packed.n_shown, packed.n_arrived), (list.members.len(), list.n_arrived));
             prop_assert_eq!(packed.to_list(), list);
-            let short = bytes[..bytes.len() - cut.min(bytes.len())].to_vec();
-            prop_assert!(Packed::of(short).is_err());
-            prop_assert!(Packed::of([&bytes[..], &[0; 8][..cut.min(8)]].concat()).is_err());
+            for (end, _) in text.char_indices() {
+                prop_assert!(Packed::of(text[..end].to_owned()).is_err());
+            }
+            prop_assert!(Packed::of(text + "U").is_err());
         }
 
         #[test]
-        fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Packed::of(bytes);
+        fn no_text_is_a_panic(text in "[0-9:UG+-]{0,24}|.{0,24}") {
+            let _ = Packed::of(text);
         }
     }
 }

@@ -12,7 +12,9 @@ use super::read::Reader;
 use super::rejects::{self, KEPT_REJECTS};
 use super::stage::{Stage, Staged};
 use super::table::of_table;
-use crate::model::{Arrived, Base, PageReport, Proof, Reject, ResourceId, ResourceType};
+use crate::model::{
+    Arrived, Base, Fingerprint, PageReport, Proof, Reject, ResourceId, ResourceType,
+};
 
 /// The tables in the stage.
 pub(super) const TABLES: &str = "
@@ -34,7 +36,7 @@ pub(super) const TABLES: &str = "
     CREATE TABLE lists ( -- apart from `staged`: a row there is small and often written
         id        TEXT    NOT NULL PRIMARY KEY, -- of a staged group
         n_members INTEGER NOT NULL,
-        members   BLOB    NOT NULL -- who is in it, as it was shown: see `Packed`
+        members   TEXT    NOT NULL -- who is in it, as it was shown: see `Packed`
     );
     CREATE TABLE rejects (
         key    TEXT NOT NULL PRIMARY KEY, -- the id, or a digest
@@ -166,6 +168,33 @@ impl Stage {
         );
         self.write(&row, false)?;
         Ok(())
+    }
+
+    /// The same of an answer whose fingerprint this is, if that is what is staged: then there is nothing to decode. Returns whether it
+    /// is.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn is_asked_alike(
+        &mut self,
+        base: Base,
+        id: &ResourceId,
+        fingerprint: &Fingerprint,
+    ) -> Result<bool, Error> {
+        let n_alike = self
+            .conn
+            .prepare_cached(
+                "UPDATE staged SET base_seq = ?3, base_tx = ?4, asked = 1, list = ?5
+                 WHERE id = ?1 AND fingerprint = ?2 AND canonical IS NOT NULL",
+            )?
+            .execute(params![
+                id.as_str(),
+                fingerprint,
+                base.seq,
+                base.tx,
+                ListState::Read.as_str()
+            ])?;
+        Ok(n_alike > 0)
     }
 
     /// Stages a proof that somebody is gone.
@@ -447,7 +476,7 @@ impl Stage {
                 .execute(params![
                     group.as_str(),
                     whole(list.n_shown as u64),
-                    list.bytes()
+                    list.text()
                 ])?,
             (None, ResourceType::User) => 0,
             (None, ResourceType::Group | ResourceType::Membership) => self

@@ -14,6 +14,7 @@ use crate::mirror::lists::{ListState, Lost};
 use crate::mirror::stage::Stage;
 use crate::model::{Base, Foreign, Member, MemberKind, MembersKnown, ResourceId, ResourceType};
 use crate::reconcile::decode::decode;
+use crate::reconcile::fingerprint::fingerprint;
 use crate::reconcile::members;
 use crate::scim;
 use crate::scim::absence::Silence;
@@ -331,14 +332,18 @@ fn judge(
             return Ok((stage, None));
         }
     };
-    let Some((before, _)) = stage.list_of(reader, group)? else {
-        return Ok((stage, None));
-    };
-    put_row(&mut stage, reader, ResourceType::Group, base, &row)?;
+    let mut before = None;
+    if !stage.is_asked_alike(base, group, &fingerprint(&row.raw))? {
+        let Some((list, _)) = stage.list_of(reader, group)? else {
+            return Ok((stage, None));
+        };
+        before = Some(list);
+        put_row(&mut stage, reader, ResourceType::Group, base, &row)?;
+    }
     let Some((again, missing)) = stage.list_of(reader, group)? else {
         return Ok((stage, None));
     };
-    if !members::agree(&before, &again) {
+    if before.is_some_and(|before| !members::agree(&before, &again)) {
         stage.judge_list(
             group,
             match members::disbelieved(&again) {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::apply::{Applied, Batch, Finish, Planned};
 use super::super::read::Pin;
 use super::super::stage::StageKey;
-use super::super::testing::{FULL, USER, World, id, key, name, pin, proof};
+use super::super::testing::{FULL, USER, World, id, key, name, pin, plan_of, proof};
 use super::*;
 use crate::model::{Mode, Row};
 use crate::reconcile::decode::decode;
@@ -153,6 +153,66 @@ fn held(world: &World) -> String {
 
 fn known(world: &World) -> String {
     text(world, "SELECT members_known FROM groups")
+}
+
+#[tokio::test]
+async fn who_is_in_a_group_is_read_out_of_an_index_alone() {
+    let world = World::new().await;
+    let plan = plan_of(&world.reader().conn, LIVING);
+    let covering = "COVERING INDEX memberships_living (instance=? AND group_id=?)";
+    assert!(plan.ends_with(covering), "{plan}");
+}
+
+/// What a step thinks of a list is noted many times, and the list itself is long.
+#[tokio::test]
+async fn a_list_that_was_read_again_alike_is_not_written_again() {
+    let world = with(&["a", "b"]).await;
+    let mut stage = blank_stage(&world);
+    put(&world, &mut stage, &["b", "c"], ListState::Read);
+    let changes = |stage: &Stage| stage.conn.total_changes();
+    let before = changes(&stage);
+    put(&world, &mut stage, &["c", "b"], ListState::Cut);
+    // The row of the group, and what is thought of its list.
+    assert_eq!(changes(&stage) - before, 2);
+    put(&world, &mut stage, &["c"], ListState::Cut);
+    assert_eq!(changes(&stage) - before, 5);
+    let (list, missing) = stage.list_of(&world.reader(), &id("g")).unwrap().unwrap();
+    let ids = |members: Vec<Member>| {
+        members
+            .into_iter()
+            .map(|member| member.id)
+            .collect::<String>()
+    };
+    assert_eq!(
+        (ids(list.members), ids(missing)),
+        ("c".to_owned(), "ab".to_owned())
+    );
+    stage.drop_staged(&id("g")).unwrap();
+    assert!(stage.list_of(&world.reader(), &id("g")).unwrap().is_none());
+    assert!(!stage.saw_members(&world.reader()).unwrap());
+}
+
+/// Then it is not decoded again; but what another sync has read since the page is no reason to doubt it any more.
+#[tokio::test]
+async fn an_answer_like_the_page_stands_from_when_it_was_asked_for() {
+    let mut world = with(&["a", "b"]).await;
+    let mut stage = blank_stage(&world);
+    let arrived = decode(GROUP, &group(&["a"])).unwrap();
+    let fingerprint = arrived.fingerprint;
+    let base = world.mirror.base();
+    stage
+        .put(&world.reader(), base, vec![arrived], Vec::new())
+        .unwrap();
+    sync(&mut world, &["a", "b", "c"], ListState::Confirmed).await;
+    let asked = |stage: &mut Stage, fingerprint| {
+        let base = world.mirror.base();
+        let is_alike = stage.is_asked_alike(base, &id("g"), fingerprint).unwrap();
+        (is_alike, stage.doubtful(&world.reader()).unwrap())
+    };
+    assert_eq!(asked(&mut stage, &[7; 16]), (false, vec![id("g")]));
+    assert_eq!(asked(&mut stage, &fingerprint), (true, Vec::new()));
+    let (list, missing) = stage.list_of(&world.reader(), &id("g")).unwrap().unwrap();
+    assert_eq!((list.members.len(), missing.len()), (1, 2));
 }
 
 #[tokio::test]
