@@ -106,7 +106,7 @@ pub(super) fn change(
     }))
 }
 
-/// Who is in a group, out of an index alone: of a list nearly everybody is in the mirror as well.
+/// Who is in a group, and no more of them: of a list nearly everybody is in the mirror as well.
 const LIVING: &str = "
     SELECT member_id, rowid FROM memberships
     WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL ORDER BY member_id";
