@@ -43,7 +43,10 @@ fn a_mirror_that_cannot_be_read_is_there_until_the_restored_one_is() {
     at_each_write(&prepared, &before, &is_before);
 }
 
-/// Kills a restore at each of its writes. What is left is what `is_before` knows, or what was put back and nothing of `before`.
+/// So many writes of each kind are tried one by one.
+const FIRST_WRITES: usize = 60;
+
+/// Kills a restore at each of its writes, but for pages of a copy that are like their neighbours. What is left is what `is_before` knows, or what was put back and nothing of `before`.
 fn at_each_write(prepared: &Home, before: &State, is_before: &dyn Fn(&Home) -> bool) {
     if !traced::is_possible() {
         return;
@@ -58,13 +61,19 @@ fn at_each_write(prepared: &Home, before: &State, is_before: &dyn Fn(&Home) -> b
     for kind in WRITES {
         // Of one kind, the later call is killed later.
         let mut is_over = false;
-        for nth in 1.. {
+        // Most of the writes are pages of one copy, one as the other: of those a fifth is tried, and all of the first and the last.
+        let (mut nth, mut stride, mut reached) = (1, 1, 0);
+        loop {
             let point = Point { kind, nth };
             let home = copy_of(prepared);
             let backup = home.path().join(NAME);
             let program = [BINARY, "restore", backup.to_str().unwrap()];
             let Some(call) = traced::run(&home, &program, Fault::Kill, point).call else {
-                break;
+                if stride == 1 {
+                    break;
+                }
+                (nth, stride) = (reached + 1, 1);
+                continue;
             };
             is_over = is_over || !is_before(&home);
             if is_over {
@@ -77,6 +86,11 @@ fn at_each_write(prepared: &Home, before: &State, is_before: &dyn Fn(&Home) -> b
                 assert!(is_after(&restored(&home)), "{call}");
             }
             ledger::enter_case("crash_points", &format!("restoring {}", point.name()));
+            reached = nth;
+            if nth == FIRST_WRITES {
+                stride = 5;
+            }
+            nth += stride;
         }
     }
     assert!(seen[0] > 20 && seen[1] > 1, "{seen:?}");
