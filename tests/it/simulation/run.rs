@@ -381,8 +381,10 @@ impl<'a> Run<'a> {
             self.world.pass(AFTERMATH).await;
         }
         loop {
+            let round_began = self.clock.now();
             self.world.pass(self.plan.full_period() + SYNCING).await;
             self.watch.check();
+            self.users_went_on(round_began);
             if self.has_failed() {
                 return;
             }
@@ -423,6 +425,29 @@ impl<'a> Run<'a> {
         // Of a sync that was under way, too.
         self.watch.check();
         self.is_tidy();
+    }
+
+    /// Groups never stop users: while something of them waits for a person, users were not only read in full.
+    fn users_went_on(&self, since: jiff::Timestamp) {
+        let laws = self.watch.laws();
+        let stopped = self.plan.instances.iter().find(|instance| {
+            let of_users = |sync: &&Sync| {
+                sync.instance == instance.name
+                    && sync.resource == "User"
+                    && sync.started_at >= since
+            };
+            // In the longest period there are at least two ticks of incremental ones.
+            laws.waits_for_groups_alone(instance.name)
+                && laws.syncs.values().filter(of_users).count() < 2
+        });
+        let stopped = stopped.map(|instance| instance.name);
+        drop(laws);
+        if let Some(name) = stopped {
+            self.watch.fail(Broken {
+                law: "groups never stop users",
+                what: format!("{name}: hardly any sync of users since {since}"),
+            });
+        }
     }
 
     /// What a sync kept beside the mirror is gone when it has succeeded. What one kept that was cut short is

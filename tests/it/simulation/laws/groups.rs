@@ -97,6 +97,11 @@ impl Laws {
         Ok(())
     }
 
+    /// Whether groups of an instance look like those of another directory, and its users do not.
+    pub(in super::super) fn waits_for_groups_alone(&self, instance: &str) -> bool {
+        self.is_held_whole(instance, GROUP) && !self.is_held_whole(instance, USER)
+    }
+
     /// Counts a sync of users that succeeded while something of the instance's groups waited for a person.
     pub(super) fn count_beside_held_groups(&mut self, id: i64) {
         let sync = &self.syncs[&id];

@@ -132,9 +132,11 @@ impl OfGroups {
     /// Those that existed all the time of the span.
     pub(in super::super) fn all_along(&self, span: Span) -> impl Iterator<Item = &str> {
         self.groups.iter().filter_map(move |(id, course)| {
-            let mut states = course.within(span);
+            // Much may happen in the moment in which a crawl begins.
+            let mut states = course.within(span).peekable();
+            let was_there = states.peek().is_some_and(|(from, _)| *from < span.from);
             let lived = states.all(|(_, group)| group.is_some());
-            (lived && course.is()).then_some(&**id)
+            (was_there && lived && course.is()).then_some(&**id)
         })
     }
 }
