@@ -72,7 +72,8 @@ client_secret = {{ file = "secret" }}
 [instances.demo.schedule]
 incremental = "*/3 * * * * *"
 full = "*/20 * * * * *"
-splay = {{ incremental = "0s", full = "0s" }}
+groups = "*/10 * * * * *"
+splay = {{ incremental = "0s", full = "0s", groups = "0s" }}
 
 [instances.demo.rate]
 per_second = 20
