@@ -52,6 +52,11 @@ const STEPS: &[Step] = &[
         // It adds a table that is empty.
         seals: false,
     },
+    Step {
+        sql: include_str!("migrations/0008_changes_since.sql"),
+        // It adds an index.
+        seals: false,
+    },
 ];
 
 /// The newest schema version.

@@ -24,10 +24,16 @@ pub(super) struct Released {
     pub(super) elsewhere: BTreeMap<Concern, u64>,
 }
 
-/// Records of one source from a `seq` on, along an index: what other instances wrote costs nothing.
+/// Records of one source from a `seq` on, along an index: what other instances wrote costs nothing, nor does what is older, nor the
+/// baseline, by which nobody left.
 const SINCE: &str = "
+    FROM changes INDEXED BY changes_since
+    WHERE instance = ?1 AND resource = ?2 AND reason <> 'baseline' AND seq >= ?3";
+
+/// The same of the resources whose ids lie between two, along another: of one group's members the others' cost nothing.
+const SINCE_BETWEEN: &str = "
     FROM changes INDEXED BY changes_by_resource
-    WHERE instance = ?1 AND resource = ?2 AND seq >= ?3";
+    WHERE instance = ?1 AND resource = ?2 AND reason <> 'baseline' AND seq >= ?3 AND id >= ?5 AND id < ?6";
 
 /// Of those, whose user has not been dropped with all others of the instance since: one that is linked again has no past.
 const STILL_THERE: &str = "
@@ -132,22 +138,23 @@ pub(super) fn users(conn: &Connection, watch: &Watch, concern: &Concern) -> Resu
         Concern::Blanking(_) | Concern::GroupMembership(_) => i64::MAX,
     };
     let resource = resource_of(watch, concern);
-    let range = match concern {
-        Concern::GroupMembership(group) => membership::range(group),
-        // Every id is between these two.
-        _ => [String::new(), char::MAX.to_string()],
+    let records = |which| {
+        conn.prepare_cached(&format!(
+            "SELECT kind, changed, after {which} AND seq <= ?4 AND {STILL_THERE}"
+        ))
     };
-    let mut records = conn.prepare_cached(&format!(
-        "SELECT kind, changed, after {SINCE} AND seq <= ?4 AND id >= ?5 AND id < ?6 AND reason <> 'baseline' AND {STILL_THERE}"
-    ))?;
-    let mut rows = records.query(params![
-        watch.instance.as_str(),
-        resource.as_str(),
-        since,
-        until,
-        range[0],
-        range[1]
-    ])?;
+    let (instance, name) = (watch.instance.as_str(), resource.as_str());
+    let mut records = match concern {
+        Concern::GroupMembership(_) => records(SINCE_BETWEEN)?,
+        _ => records(SINCE)?,
+    };
+    let mut rows = match concern {
+        Concern::GroupMembership(group) => {
+            let [first, end] = membership::range(group);
+            records.query(params![instance, name, since, until, first, end])?
+        }
+        _ => records.query(params![instance, name, since, until])?,
+    };
     let mut count = users_now(conn, watch, concern)?;
     while let Some(row) = rows.next()? {
         let changed = row
@@ -245,4 +252,28 @@ fn kind(row: &rusqlite::Row<'_>, place: usize) -> Result<Kind, Error> {
                 text.escape_debug()
             ))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::testing::{World, plan_of};
+
+    #[tokio::test]
+    async fn what_is_older_than_the_window_is_not_read() {
+        let world = World::new().await;
+        for (which, along) in [
+            (
+                SINCE,
+                "SEARCH changes USING INDEX changes_since (instance=? AND resource=? AND seq>?)",
+            ),
+            (
+                SINCE_BETWEEN,
+                "SEARCH changes USING INDEX changes_by_resource (instance=? AND resource=? AND id>? AND id<?)",
+            ),
+        ] {
+            let plan = plan_of(&world.reader().conn, &format!("SELECT kind {which}"));
+            assert_eq!(plan, along);
+        }
+    }
 }

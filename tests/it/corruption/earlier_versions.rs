@@ -67,7 +67,7 @@ fn a_mirror_of_each_version_is_migrated_and_says_what_it_said() {
         assert_eq!(verified.difference, None);
         assert_eq!((verified.users, verified.records), (48, n_records));
         assert_eq!(before.changed_tables(&content(&path)), changed);
-        let copy = beside(&path, "before-v7");
+        let copy = beside(&path, "before-v8");
         assert_eq!(before.changed_tables(&content(&copy)), [""; 0]);
     }
 }
@@ -92,7 +92,7 @@ fn a_backup_of_each_version_is_put_back_and_stays_what_it_is() {
     for (mirror, _, n_records) in MIRRORS {
         let folder = Folder::new();
         let path = folder.mirror();
-        let backup = beside(&path, "before-v7");
+        let backup = beside(&path, "before-v8");
         write(mirror, &backup);
         let before = std::fs::read(&backup).unwrap();
         let restored = musterd::mirror::restore::restore(&path, &backup, "5eed", "now").unwrap();
