@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(crate) use groups::{Changed, Groups};
+pub(crate) use groups::{Changed, Groups, OnePercent};
 
 /// What links begin with.
 const BASE: &str = "https://example-dev.service-now.com/api/now/scim";
@@ -87,9 +87,9 @@ impl Directory {
         self
     }
 
-    /// Changes one membership of a hundred.
-    pub(crate) fn change_members(&mut self) -> Changed {
-        self.groups.change(&self.users)
+    /// Changes who is in which group.
+    pub(crate) fn change_members(&mut self, what: OnePercent) -> Changed {
+        self.groups.change(what, &self.users)
     }
 
     fn order(&mut self) {

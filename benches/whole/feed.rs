@@ -18,7 +18,9 @@ const SHOWN: usize = 1_000;
 /// Everything but the newest record of each user goes: its guards, too, look back no further.
 const SHORT: &str = "mirror.history = \"1s\"\n\
                      defaults.guard.deactivations.window = \"1s\"\n\
-                     defaults.guard.blanking.window = \"1s\"\n";
+                     defaults.guard.blanking.window = \"1s\"\n\
+                     defaults.guard.memberships.window = \"1s\"\n\
+                     defaults.guard.group_memberships.window = \"1s\"\n";
 
 pub(crate) fn run(sizes: &Sizes, figures: &mut Figures) {
     let users = sizes.feed_users;

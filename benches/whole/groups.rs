@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::cli::Sizes;
-use crate::directory::{Changed, Directory, Shape};
+use crate::directory::{Changed, Directory, OnePercent, Shape};
 use crate::floor;
 use crate::home::Home;
 use crate::measure::Cost;
@@ -63,6 +63,8 @@ struct Round<'a> {
     figures: &'a mut Figures,
     /// Seconds that reading alone takes in this round.
     floor: f64,
+    /// Seconds that a sync takes which leaves groups out.
+    users_alone: f64,
     /// The highest peak of all its syncs, in MiB.
     peak: f64,
 }
@@ -86,6 +88,7 @@ impl<'a> Round<'a> {
             memberships,
             figures,
             floor: 0.0,
+            users_alone: 0.0,
             peak: 0.0,
         }
     }
@@ -97,6 +100,9 @@ impl<'a> Round<'a> {
         self.floor = cost.wall_seconds;
         self.record("floor: pages read and dropped", cost, self.floor, 0);
 
+        if has_goals {
+            self.sync_users_alone();
+        }
         let (first, row) = self.home.sync("full");
         self.expect(&row, [self.groups + n, 0, 0]);
         let (file, requests) = (self.home.mirror_bytes(), self.server.requests());
@@ -119,30 +125,38 @@ impl<'a> Round<'a> {
             self.goal("full sync, unchanged", cost, 3.0);
         }
 
-        let Changed {
-            began,
-            ended,
-            lost,
-            groups,
-        } = self.server.directory_mut().change_members();
-        let (cost, row) = self.home.sync("full");
-        self.expect(&row, [began, 0, ended]);
-        let requests = self.synced("full sync, 1 % changed", cost);
-        // Each list that lost somebody was read again, and somebody asked who is missing from it.
-        assert!(requests >= 2 * lost as u64, "{requests} requests: {row}");
-        self.figures.note(format!(
-            "{}: 1 % changed is {began} memberships that began and {ended} that ended; groups that changed: {groups}, that lost somebody: {lost}.",
-            self.name
-        ));
         if has_goals {
-            self.goal("full sync, 1 % changed", cost, 5.0);
+            let case = "full sync, 1 % of the groups changed";
+            let cost = self.changed(OnePercent::OfGroups, case);
+            self.goal(case, cost, 5.0);
         }
+        let case = "full sync, 1 % of the memberships changed, in all groups";
+        self.changed(OnePercent::OfMemberships, case);
 
         let (cost, _) = self.home.musterd(&["verify"]);
         self.synced("verify", cost);
         let what = format!("{}: peak memory of all its syncs", self.name);
         (self.figures).find(&what, n, self.peak, " MiB", Some(PEAK_MIB));
         self.peak
+    }
+
+    fn changed(&mut self, what: OnePercent, case: &str) -> Cost {
+        let Changed {
+            began,
+            ended,
+            lost,
+            groups,
+        } = self.server.directory_mut().change_members(what);
+        let (cost, row) = self.home.sync("full");
+        self.expect(&row, [began, 0, ended]);
+        let requests = self.synced(case, cost);
+        // Each list that lost somebody was read again, and somebody asked who is missing from it.
+        assert!(requests >= 2 * lost as u64, "{requests} requests: {row}");
+        self.figures.note(format!(
+            "{}: {case}: {began} memberships began and {ended} ended; groups that changed: {groups}, that lost somebody: {lost}.",
+            self.name
+        ));
+        cost
     }
 
     /// The sync of groups did this and nothing else.
@@ -156,6 +170,22 @@ impl<'a> Round<'a> {
         let over = cost.wall_seconds / self.floor;
         let what = format!("{}: {case}, wall over the floor", self.name);
         (self.figures).find(&what, self.memberships, over, "×", Some(goal));
+        // Beginning, probing and reading the users cost more than all pages of groups.
+        let over = (cost.wall_seconds - self.users_alone) / self.floor;
+        let what = format!("{}: {case}, what groups add over the floor", self.name);
+        (self.figures).find(&what, self.memberships, over, "×", None);
+    }
+
+    /// A full sync that reads the same users and no groups.
+    fn sync_users_alone(&mut self) {
+        let home = Home::new(&self.server.url, 1, "");
+        home.sync("full");
+        self.server.requests();
+        let (cost, row) = home.sync("full");
+        expect(&row, "full", LISTED, [0, 0, 0]);
+        let case = "full sync of its users alone, unchanged";
+        self.record(case, cost, self.floor, home.mirror_bytes());
+        self.users_alone = cost.wall_seconds;
     }
 
     fn note_peak(&mut self, cost: Cost) {

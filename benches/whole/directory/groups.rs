@@ -12,6 +12,12 @@ const STRIDE: usize = 7919;
 /// Of so many memberships one ends, and in the middle between two such another one begins: 1 % changes.
 const ENDS_EVERY: usize = 200;
 
+/// Of so many groups one changes: it has no divisor with the number of sizes, so that groups of each size are among them.
+const CHANGES_EVERY: usize = 101;
+
+/// Of so many members of such a group one leaves, and another one comes for him.
+const LEAVES_EVERY: usize = 10;
+
 /// Lists of a multiple of this length may be cut ones, by which nobody leaves a group.
 const CAP: usize = 100;
 
@@ -30,6 +36,15 @@ struct Group {
     /// How many were ever in it.
     met: usize,
     json: Vec<u8>,
+}
+
+/// What changes, of a hundred.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OnePercent {
+    /// One group: of its members every tenth, and somebody at least.
+    OfGroups,
+    /// One membership, wherever it comes: of a large group more than of a small one.
+    OfMemberships,
 }
 
 /// How many memberships changed.
@@ -74,27 +89,37 @@ impl Groups {
         }
     }
 
-    /// Ends and begins memberships, spread over all as they come: of a large group more than of a small one. No stamp moves.
-    pub(super) fn change(&mut self, users: &[User]) -> Changed {
+    /// Ends and begins memberships. No stamp moves.
+    pub(super) fn change(&mut self, what: OnePercent, users: &[User]) -> Changed {
         let mut changed = Changed::default();
         let mut passed = 0;
         for group in &mut self.groups {
-            let (mut began, mut kept) = (0, Vec::with_capacity(group.members.len()));
-            for member in &group.members {
-                match passed % ENDS_EVERY {
-                    0 => {}
-                    nth => {
-                        kept.push(*member);
-                        began += usize::from(nth == ENDS_EVERY / 2);
-                    }
+            let before = group.members.len();
+            let (places, mut began): (Vec<usize>, usize) = match what {
+                OnePercent::OfGroups if group.number.is_multiple_of(CHANGES_EVERY) => {
+                    let leaves = (0..before).step_by(LEAVES_EVERY);
+                    (leaves.clone().collect(), leaves.len())
                 }
-                passed += 1;
-            }
-            let ended = group.members.len() - kept.len();
-            if began + ended == 0 {
+                OnePercent::OfGroups => continue,
+                OnePercent::OfMemberships => {
+                    let places = passed..passed + before;
+                    passed += before;
+                    let nth = |rest| {
+                        places
+                            .clone()
+                            .enumerate()
+                            .filter(move |(_, place)| place % ENDS_EVERY == rest)
+                            .map(|(nth, _)| nth)
+                    };
+                    (nth(0).collect(), nth(ENDS_EVERY / 2).count())
+                }
+            };
+            if began + places.len() == 0 {
                 continue;
             }
-            group.members = kept;
+            for place in places.iter().rev() {
+                group.members.remove(*place);
+            }
             let left = group.members.len() + began;
             // A list that may be cut says nothing of who left.
             began += usize::from(left > 0 && left.is_multiple_of(CAP));
@@ -103,8 +128,8 @@ impl Groups {
             }
             group.render(users);
             changed.began += began;
-            changed.ended += ended;
-            changed.lost += usize::from(ended > 0);
+            changed.ended += places.len();
+            changed.lost += usize::from(!places.is_empty());
             changed.groups += 1;
         }
         changed
