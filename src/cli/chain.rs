@@ -66,6 +66,13 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<Exit> {
 /// The longest name that is shown in full in the table.
 const MAX_NAME_CHARS: usize = 26;
 
+const COLUMNS: [words::Column; 4] = [
+    words::right(5),
+    words::left(8),
+    words::left(MAX_NAME_CHARS),
+    words::left(0),
+];
+
 /// The longest title that is shown in full, with which a row fits 80 columns. An id of ServiceNow (32) is shorter.
 const MAX_TITLE_CHARS: usize = 35;
 
@@ -88,14 +95,19 @@ fn table(chain: &Chain) -> String {
     }
     let mut text = String::new();
     let header = ["LEVEL", "STATE", "MANAGER", "TITLE"].map(str::to_owned);
-    line(&mut text, &header, [Style::new().bold(); 4]);
+    words::row(&mut text, &COLUMNS, &header, [Style::new().bold(); 4]);
     for row in &chain.chain {
         let state = match row.state.as_str() {
             "ok" => AnsiColor::Green.on_default(),
             _ => AnsiColor::Red.on_default(),
         };
         let plain = Style::new();
-        line(&mut text, &cells(row), [plain, state, plain, plain]);
+        words::row(
+            &mut text,
+            &COLUMNS,
+            &cells(row),
+            [plain, state, plain, plain],
+        );
     }
     let above = chain.n_levels - chain.chain.len() as u64;
     if above > 0 {
@@ -132,19 +144,6 @@ fn name(row: &ChainRow) -> String {
         _ => &row.manager_id,
     };
     Foreign(row.manager.as_deref().unwrap_or(unnamed)).to_string()
-}
-
-fn line(text: &mut String, cells: &[String; 4], styles: [Style; 4]) {
-    let widths = [5, 8, MAX_NAME_CHARS, 0];
-    let mut line = String::new();
-    for (column, cell) in cells.iter().enumerate() {
-        if column > 0 {
-            line.push_str("  ");
-        }
-        words::cell(&mut line, cell, widths[column], column == 0, styles[column]);
-    }
-    text.push_str(line.trim_end());
-    text.push('\n');
 }
 
 /// Who may approve, in a line.

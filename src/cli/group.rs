@@ -161,13 +161,20 @@ fn find(args: &Args, reader: &Reader) -> anyhow::Result<Found> {
 /// The longest name of a member that is shown in full, with which a row fits 80 columns. An id of ServiceNow has 32.
 const MAX_NAME_CHARS: usize = 29;
 
+const COLUMNS: [words::Column; 4] = [
+    words::left(5),
+    words::left(8),
+    words::left(MAX_NAME_CHARS),
+    words::left(0),
+];
+
 fn table(members: &[MemberRow]) -> String {
     if members.is_empty() {
         return "no members\n".to_owned();
     }
     let mut text = String::new();
     let header = ["TYPE", "STATE", "NAME", "ID"].map(str::to_owned);
-    line(&mut text, &header, [Style::new().bold(); 4]);
+    words::row(&mut text, &COLUMNS, &header, [Style::new().bold(); 4]);
     for member in members {
         let state = match member.state.as_str() {
             "active" => AnsiColor::Green.on_default(),
@@ -181,22 +188,9 @@ fn table(members: &[MemberRow]) -> String {
             Foreign(&member.member_id).to_string(),
         ];
         let plain = Style::new();
-        line(&mut text, &cells, [plain, state, plain, plain]);
+        words::row(&mut text, &COLUMNS, &cells, [plain, state, plain, plain]);
     }
     text
-}
-
-fn line(text: &mut String, cells: &[String; 4], styles: [Style; 4]) {
-    let widths = [5, 8, MAX_NAME_CHARS, 0];
-    let mut line = String::new();
-    for (column, cell) in cells.iter().enumerate() {
-        if column > 0 {
-            line.push_str("  ");
-        }
-        words::cell(&mut line, cell, widths[column], false, styles[column]);
-    }
-    text.push_str(line.trim_end());
-    text.push('\n');
 }
 
 /// Whether these are all members, in words, where they may not be.

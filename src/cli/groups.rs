@@ -109,13 +109,20 @@ fn find(args: &Args, reader: &Reader) -> anyhow::Result<Found> {
 /// The longest name of a group that is shown in full, with which a row fits 80 columns. An id of ServiceNow has 32.
 const MAX_NAME_CHARS: usize = 24;
 
+const COLUMNS: [words::Column; 4] = [
+    words::left(8),
+    words::right(10),
+    words::left(MAX_NAME_CHARS),
+    words::left(0),
+];
+
 fn table(groups: &[GroupRow]) -> String {
     if groups.is_empty() {
         return "no groups\n".to_owned();
     }
     let mut text = String::new();
     let header = ["STATE", "MEMBERS", "NAME", "ID"].map(str::to_owned);
-    line(&mut text, &header, [Style::new().bold(); 4]);
+    words::row(&mut text, &COLUMNS, &header, [Style::new().bold(); 4]);
     for row in groups {
         let (state, style) = match card::value(row, "active") {
             Some(Value::Integer(0)) => ("inactive", AnsiColor::Red.on_default()),
@@ -129,7 +136,7 @@ fn table(groups: &[GroupRow]) -> String {
             Foreign(card::text(row, "id").unwrap_or_default()).to_string(),
         ];
         let plain = Style::new();
-        line(&mut text, &cells, [style, plain, plain, plain]);
+        words::row(&mut text, &COLUMNS, &cells, [style, plain, plain, plain]);
     }
     text
 }
@@ -178,19 +185,6 @@ fn more(n_known_in_part: u64) -> String {
             words::count(i128::from(n), "group")
         ),
     }
-}
-
-fn line(text: &mut String, cells: &[String; 4], styles: [Style; 4]) {
-    let widths = [8, 10, MAX_NAME_CHARS, 0];
-    let mut line = String::new();
-    for (column, cell) in cells.iter().enumerate() {
-        if column > 0 {
-            line.push_str("  ");
-        }
-        words::cell(&mut line, cell, widths[column], column == 1, styles[column]);
-    }
-    text.push_str(line.trim_end());
-    text.push('\n');
 }
 
 #[cfg(test)]

@@ -61,6 +61,43 @@ pub(crate) fn cell(line: &mut String, text: &str, width: usize, right: bool, sty
     let _ = write!(line, "{:before$}{style}{text}{style:#}{:after$}", "", "");
 }
 
+/// A column of a table: how wide it is, and to which side what stands in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    pub(crate) width: usize,
+    pub(crate) right: bool,
+}
+
+/// Words, to the left.
+pub(crate) const fn left(width: usize) -> Column {
+    let right = false;
+    Column { width, right }
+}
+
+/// Numbers, to the right.
+pub(crate) const fn right(width: usize) -> Column {
+    let right = true;
+    Column { width, right }
+}
+
+/// Appends a line of a table, each cell in its style. No blanks stand at its end.
+pub(crate) fn row<const N: usize>(
+    text: &mut String,
+    columns: &[Column; N],
+    cells: &[String; N],
+    styles: [Style; N],
+) {
+    let mut line = String::new();
+    for (nth, (column, cell)) in columns.iter().zip(cells).enumerate() {
+        if nth > 0 {
+            line.push_str("  ");
+        }
+        self::cell(&mut line, cell, column.width, column.right, styles[nth]);
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
