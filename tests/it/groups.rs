@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use musterd::clock::{ManualClock, SharedClock};
-use musterd::control::{self, Ended, Line, Lines, Request};
+use musterd::control::{Ended, Request};
 use musterd::mirror::read::Pin;
 use musterd::mirror::{Mirror, Reader};
 use musterd::model::{InstanceName, ResourceType};
@@ -39,9 +39,19 @@ username = "NAME"
 password = "WORD"
 "#;
 
+/// A plain directory of this size.
+fn of(users: usize, groups: usize) -> sandbox::Options {
+    sandbox::Options {
+        users,
+        groups,
+        odd: false,
+        ..sandbox::Options::default()
+    }
+}
+
 /// A world with one instance under way.
-struct Scene {
-    world: World,
+pub(crate) struct Scene {
+    pub(crate) world: World,
 }
 
 impl Scene {
@@ -73,14 +83,9 @@ impl Scene {
         scene
     }
 
-    async fn with(groups: usize) -> Self {
-        let options = sandbox::Options {
-            users: 60,
-            groups,
-            odd: false,
-            ..sandbox::Options::default()
-        };
-        Self::start(options, CONFIGURATION).await
+    /// One with so many groups.
+    pub(crate) async fn with(groups: usize) -> Self {
+        Self::start(of(60, groups), CONFIGURATION).await
     }
 
     async fn minutes(&self, minutes: u64) {
@@ -88,26 +93,31 @@ impl Scene {
     }
 
     /// Until the next full sync of groups is over.
-    async fn next(&self) {
+    pub(crate) async fn next(&self) {
         self.minutes(10).await;
     }
 
-    fn acme(&self) -> &Sandbox {
+    /// The instance.
+    pub(crate) fn acme(&self) -> &Sandbox {
         self.world.sandbox(ACME)
     }
 
-    fn ask<T: FromSql>(&self, sql: &str) -> T {
+    /// The one value of a query.
+    pub(crate) fn ask<T: FromSql>(&self, sql: &str) -> T {
         let conn = self.world.read();
         conn.query_row(sql, [], |row| row.get(0))
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// Who is in which group by the mirror: group, member.
-    fn mirrored(&self) -> BTreeSet<(String, String)> {
+    pub(crate) fn mirrored(&self) -> BTreeSet<(String, String)> {
+        self.pairs("SELECT group_id, member_id FROM memberships WHERE ended_at IS NULL")
+    }
+
+    /// The rows of a query for two columns.
+    pub(crate) fn pairs(&self, sql: &str) -> BTreeSet<(String, String)> {
         let conn = self.world.read();
-        let mut rows = conn
-            .prepare("SELECT group_id, member_id FROM memberships WHERE ended_at IS NULL")
-            .unwrap();
+        let mut rows = conn.prepare(sql).unwrap();
         let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
         rows.unwrap().collect::<Result<_, _>>().unwrap()
     }
@@ -173,34 +183,19 @@ impl Scene {
 
     /// Asks the running daemon by its socket, as a command does.
     async fn command(&self, request: Request) -> (Ended, Vec<Value>) {
-        let sockets = [self.world.socket_path()];
-        let (lines, mut told) = Lines::channel();
-        let asked = async {
-            let ended = control::ask(&sockets, &request, &lines).await.unwrap();
-            drop(lines);
-            ended
-        };
-        let told = async {
-            let mut rows = Vec::new();
-            while let Some(line) = told.recv().await {
-                if let Line::Row(row) = line {
-                    rows.push(row);
-                }
-            }
-            rows
-        };
-        tokio::join!(asked, told)
+        self.world.command(request).await
     }
 
     /// Stops the daemon; the mirror is what its feed folds to.
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.world.stop().await;
         let reader = Reader::open(&self.world.mirror_path()).unwrap();
         assert_eq!(reader.verify(&mut |_| {}).unwrap().difference, None);
     }
 }
 
-fn simulate(scene: impl AsyncFnOnce()) {
+/// Under a paused clock.
+pub(crate) fn simulate(scene: impl AsyncFnOnce()) {
     Simulated::new().block_on(scene());
 }
 
@@ -350,13 +345,7 @@ fn users_who_left_their_only_group_silence_nobody_who_is_in_another() {
 #[test]
 fn a_list_that_ends_at_a_cap_ends_nothing() {
     simulate(async || {
-        let options = sandbox::Options {
-            users: 130,
-            groups: 5,
-            odd: false,
-            ..sandbox::Options::default()
-        };
-        let scene = Scene::start(options, CONFIGURATION).await;
+        let scene = Scene::start(of(130, 5), CONFIGURATION).await;
         let group = scene.group_of("Everybody", 104);
         scene.next().await;
         scene.leave(&group, 4);
@@ -686,16 +675,42 @@ fn so_many_missing_members_that_the_guard_would_hold_them_are_not_asked_for_to_c
 }
 
 #[test]
+fn lists_that_lost_somebody_are_read_again_several_at_a_time() {
+    simulate(async || {
+        let configuration =
+            CONFIGURATION.replace("page_size = 20", "page_size = 20\nconcurrency = 4");
+        let scene = Scene::start(of(60, 6), &configuration).await;
+        let groups: Vec<String> = (0..6)
+            .map(|n| scene.group_of(&format!("Desk {n}"), 12))
+            .collect();
+        scene.next().await;
+        for group in &groups {
+            scene.leave(group, 1);
+        }
+        let slow = Fault::new(Effect::Slow { ms: 20_000 });
+        let slow = slow.on(&[RequestKind::Get]).path("*/Groups/*");
+        scene.acme().add_fault(slow);
+        scene.acme().forget_requests();
+        scene.next().await;
+        let asked = scene.acme().requests();
+        let mut asked = asked
+            .iter()
+            .filter(|logged| logged.kind == RequestKind::Get && logged.line.contains("/Groups/"));
+        let first = asked.next().unwrap();
+        // Before the first answer came.
+        let ahead = asked.filter(|logged| logged.at.as_second() < first.at.as_second() + 20);
+        let ahead: BTreeSet<&str> = ahead.chain([first]).map(|logged| &*logged.line).collect();
+        assert_eq!(ahead.len(), 4, "{ahead:?}");
+        assert!(groups.iter().all(|group| scene.count(group) == 11));
+        scene.end().await;
+    });
+}
+
+#[test]
 fn an_account_that_may_not_read_groups_mirrors_its_users() {
     simulate(async || {
-        let options = sandbox::Options {
-            users: 60,
-            groups: 6,
-            odd: false,
-            ..sandbox::Options::default()
-        };
         let forbidden = Fault::new(Effect::GroupsForbidden).named("forbidden");
-        let scene = Scene::start_with(options, CONFIGURATION, vec![forbidden]).await;
+        let scene = Scene::start_with(of(60, 6), CONFIGURATION, vec![forbidden]).await;
         let user = scene.acme().ids()[7].clone();
         scene.acme().update(
             &user,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use musterd::clock::SharedClock;
 use musterd::config::settings::InstanceSettings;
 use musterd::config::{self, Sources};
+use musterd::control::{self, Ended, Line, Lines, Request};
 use musterd::daemon::link::Surroundings;
 use musterd::daemon::{self, Outside};
 use musterd::mirror::Mirror;
@@ -18,6 +19,7 @@ use musterd::scim::error::ExchangeError;
 use musterd::sync::Progressing;
 use musterd::systemd::Notifier;
 use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -292,6 +294,27 @@ impl World {
         tokio::time::timeout(time, std::future::pending::<()>())
             .await
             .unwrap_err();
+    }
+
+    /// Asks the running daemon by its socket, as a command does; with the rows that it told.
+    pub(crate) async fn command(&self, request: Request) -> (Ended, Vec<Value>) {
+        let sockets = [self.socket_path()];
+        let (lines, mut told) = Lines::channel();
+        let asked = async {
+            let ended = control::ask(&sockets, &request, &lines).await.unwrap();
+            drop(lines);
+            ended
+        };
+        let told = async {
+            let mut rows = Vec::new();
+            while let Some(line) = told.recv().await {
+                if let Line::Row(row) = line {
+                    rows.push(row);
+                }
+            }
+            rows
+        };
+        tokio::join!(asked, told)
     }
 
     /// Tells the daemon to read its configuration anew.

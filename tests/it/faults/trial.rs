@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use musterd::clock::{Clock, ManualClock, SharedClock};
-use musterd::control::{self, Ended, Line, Lines, Request};
+use musterd::control::{Ended, Request};
 use musterd::sandbox::{self, Column, Logged, RequestKind, Sandbox, User, Values};
 use rusqlite::types::FromSql;
 use serde_json::Value;
@@ -388,23 +388,7 @@ impl Trial {
 
     /// Asks the running daemon by its socket, as a command does.
     pub(super) async fn command(&self, request: Request) -> (Ended, Vec<Value>) {
-        let sockets = [self.world.socket_path()];
-        let (lines, mut told) = Lines::channel();
-        let asked = async {
-            let ended = control::ask(&sockets, &request, &lines).await.unwrap();
-            drop(lines);
-            ended
-        };
-        let told = async {
-            let mut rows = Vec::new();
-            while let Some(line) = told.recv().await {
-                if let Line::Row(row) = line {
-                    rows.push(row);
-                }
-            }
-            rows
-        };
-        let answered = tokio::join!(asked, told);
+        let answered = self.world.command(request).await;
         self.look();
         answered
     }
