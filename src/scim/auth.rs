@@ -141,8 +141,14 @@ impl Auth {
     }
 
     /// The API refused it with 401. A token that worked before is renewed; anything else is tried a
-    /// few times more.
-    pub async fn rejected(&self, session: &Session, grant: Grant<'_>, refusal: Refusal) -> Fault {
+    /// few times more, and then not sent again for a while. A request that does not `decide` about credentials ends at once.
+    pub async fn rejected(
+        &self,
+        session: &Session,
+        grant: Grant<'_>,
+        refusal: Refusal,
+        decides: bool,
+    ) -> Fault {
         let mut inner = match grant.trial {
             Some(inner) => inner,
             None => match self.lock(session).await {
@@ -158,6 +164,12 @@ impl Auth {
         let worked = std::mem::take(&mut inner.proven);
         let auth = &session.client.options().auth;
         if auth.token_url().is_none() {
+            if !decides {
+                return Fault::Refused {
+                    refusal,
+                    by_systemd: auth.is_by_systemd(),
+                };
+            }
             if inner.at_api.refused(TRIES_AT_API) {
                 return inner.give_up(session, refusal).await;
             }

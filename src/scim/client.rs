@@ -363,6 +363,24 @@ impl Session {
         }
     }
 
+    /// Asks for a user with the groups that the user is in, which an instance may show only where they are asked for by name (facts
+    /// page, section 8.1), and else as for any resource.
+    ///
+    /// # Errors
+    /// As of [`Session::get`].
+    pub async fn get_with_groups(&self, user: &ResourceId) -> Result<Asked, Error> {
+        if let Some(mut url) = self.client.resource_url(ResourceType::User, user) {
+            url.query_pairs_mut().append_pair("attributes", "groups");
+            let judge = |answer: &Answer| answer::judge_get(answer, user);
+            match self.ask(What::Get(ResourceType::User), url, judge).await {
+                // It may be that it does not know how.
+                Err(error) if error.is_final_answer() => {}
+                asked => return asked,
+            }
+        }
+        self.get(ResourceType::User, user).await
+    }
+
     /// Asks until an attempt succeeds, or fails for good.
     async fn ask<T>(
         &self,
@@ -448,7 +466,13 @@ impl Session {
                 Ok(value)
             }
             Err(Fault::Status(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
-                Err((what, auth.rejected(self, grant, refusal).await))
+                // What is refused for groups alone says nothing of the credentials: users are asked for with the same ones.
+                let decides = !matches!(
+                    what,
+                    What::List(ResourceType::Group) | What::Get(ResourceType::Group)
+                );
+                let fault = auth.rejected(self, grant, refusal, decides).await;
+                Err((what, fault))
             }
             Err(fault) => {
                 if matches!(&fault, Fault::Status(refusal) if refusal.speaks_to_the_account()) {
