@@ -68,13 +68,17 @@ impl Change {
     /// Whether who is missing may end by it, or be held.
     pub(super) fn may_end(&self) -> bool {
         match self.state {
-            ListState::Read | ListState::Confirmed | ListState::Unasked => {
-                self.list.unreadable.is_none()
-            }
+            ListState::Read
+            | ListState::Confirmed
+            | ListState::Unasked
+            | ListState::Unwitnessed => self.list.unreadable.is_none(),
             ListState::Cut | ListState::Unknown => false,
         }
     }
 }
+
+/// Why an empty list waits for a person, in words.
+const EMPTY_WITHOUT_A_WITNESS: &str = "the list shows nobody any more, and no user says which groups the user is in: it may be empty by error";
 
 /// What is missing and new in the list of a staged group, which it takes; `None` of what has none.
 pub(super) fn change(
@@ -301,9 +305,19 @@ impl Applying<'_> {
                 decided.is_settled = false;
                 continue;
             }
-            match (gate.refuse_member(group)?, state) {
+            let refused = match state {
+                ListState::Unwitnessed => Some((
+                    Concern::GroupMembership(group.as_str().to_owned()),
+                    EMPTY_WITHOUT_A_WITNESS.to_owned(),
+                )),
+                _ => gate.refuse_member(group)?,
+            };
+            match (refused, state) {
                 (None, ListState::Confirmed) => decided.entries.push(end),
-                (Some((concern, limit_text)), ListState::Confirmed | ListState::Unasked) => {
+                (
+                    Some((concern, limit_text)),
+                    ListState::Confirmed | ListState::Unasked | ListState::Unwitnessed,
+                ) => {
                     let (guard, attribute) = concern.guard();
                     decided.kept.push(Kept {
                         guard,
@@ -344,7 +358,11 @@ impl Applying<'_> {
             _ if change.list.unreadable.is_some() => Some(MembersKnown::Unknown),
             // Who is missing is held, or was not missing when it was read.
             ListState::Read if !change.missing.is_empty() => None,
-            ListState::Read | ListState::Confirmed | ListState::Unasked => Some(MembersKnown::All),
+            // Nobody has said that it is whole.
+            ListState::Unasked | ListState::Unwitnessed if !change.missing.is_empty() => {
+                Some(MembersKnown::Unknown)
+            }
+            _ => Some(MembersKnown::All),
         }
     }
 
@@ -511,6 +529,50 @@ impl Stage {
             }
         }
         Ok(groups)
+    }
+}
+
+impl Reader {
+    /// Of these users those whom the instance shows, as far as the mirror knows.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn living_users(
+        &self,
+        instance: &InstanceName,
+        users: &[ResourceId],
+    ) -> Result<BTreeSet<ResourceId>, Error> {
+        let mut living = self.conn.prepare_cached(
+            "SELECT 1 FROM users WHERE instance = ?1 AND id = ?2 AND gone_at IS NULL",
+        )?;
+        let mut found = BTreeSet::new();
+        for user in users {
+            if living.exists([instance.as_str(), user.as_str()])? {
+                found.insert(user.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The first user who is in a group, by id.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn user_in(
+        &self,
+        instance: &InstanceName,
+        group: &ResourceId,
+    ) -> Result<Option<ResourceId>, Error> {
+        let user: Option<String> = self
+            .conn
+            .prepare_cached(
+                "SELECT member_id FROM memberships
+                 WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL AND member_type = 'User'
+                 ORDER BY member_id LIMIT 1",
+            )?
+            .query_row([instance.as_str(), group.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(user.map(ResourceId::new))
     }
 }
 

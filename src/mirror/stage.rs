@@ -123,7 +123,7 @@ const CACHED_STATEMENTS: usize = 32;
 const MIN_FREE_BYTES: u64 = super::LONG_LOG_BYTES;
 
 /// Changes with the tables below, and with what is kept in them.
-const STAGE_VERSION: i64 = 10;
+const STAGE_VERSION: i64 = 11;
 
 const TABLES: &str = "
     CREATE TABLE stage (

@@ -89,6 +89,8 @@ pub enum ListState {
     Confirmed,
     /// So many are missing in all groups that nobody was asked: who is missing can be held, and no more.
     Unasked,
+    /// It shows nobody, twice alike, and nobody who was in it says anything of groups: who is missing can be held, and no more.
+    Unwitnessed,
     /// There may be more members than it shows.
     Cut,
     /// It says nothing.
@@ -96,10 +98,11 @@ pub enum ListState {
 }
 
 impl ListState {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Read,
         Self::Confirmed,
         Self::Unasked,
+        Self::Unwitnessed,
         Self::Cut,
         Self::Unknown,
     ];
@@ -109,6 +112,7 @@ impl ListState {
             Self::Read => "read",
             Self::Confirmed => "confirmed",
             Self::Unasked => "unasked",
+            Self::Unwitnessed => "unwitnessed",
             Self::Cut => "cut",
             Self::Unknown => "unknown",
         }

@@ -12,7 +12,9 @@ use crate::mirror::Reader;
 use crate::mirror::apply::{Planned, Treatment};
 use crate::mirror::lists::{ListState, Lost};
 use crate::mirror::stage::Stage;
-use crate::model::{Base, Foreign, Member, MemberKind, MembersKnown, ResourceId, ResourceType};
+use crate::model::{
+    Base, Foreign, InstanceName, Member, MemberKind, MembersKnown, ResourceId, ResourceType,
+};
 use crate::reconcile::decode::decode;
 use crate::reconcile::fingerprint::fingerprint;
 use crate::reconcile::members;
@@ -23,7 +25,8 @@ use crate::scim::client::Asked;
 /// Of those who are missing from one list, so many are asked whether they say to be in the group.
 const USERS_ASKED: usize = 3;
 
-/// Groups that may be asked for to see whether any members are in sight.
+/// Groups that may be asked for to see whether any members are in sight, and users who are in a group to see whether users are shown
+/// with their groups.
 const WITNESSES: usize = 3;
 
 /// Looks at every list that lost members.
@@ -56,8 +59,10 @@ pub(super) async fn settle(
     })
     .await?;
     if too_many {
-        // They are held, and approving the hold asks.
-        return judge_all(stage, reader, lost, ListState::Unasked).await;
+        // They are held, and approving the hold asks: of whom cannot be asked for a hold would never end.
+        let (askable, others) = (lost.into_iter()).partition(|one: &Lost| one.group.is_askable());
+        let (stage, reader) = judge_all(stage, reader, askable, ListState::Unasked).await?;
+        return judge_all(stage, reader, others, ListState::Unknown).await;
     }
     let total = lost.len() as u64;
     let mut asking = Asking::of(lost);
@@ -141,6 +146,8 @@ struct Asking {
     silence: Silence,
     /// The same of users: groups may be answered for while they are not.
     silence_of_users: Silence,
+    /// Whether users are shown with their groups, once it was asked.
+    shows_groups: Option<bool>,
 }
 
 /// A group that is asked for, and where the mirror stood when it was.
@@ -163,9 +170,12 @@ struct Again {
 enum Word {
     /// One of them says to be in the group.
     Against,
-    /// None of them does who was answered for. Who is not there any more is in no group, and one who shows no groups says nothing.
+    /// None of them does who was answered for. Who is gone is in no group.
     Nothing,
-    /// They were asked for, and there was no answer.
+    /// Nobody is shown with any groups, be it that the user is in none or that none are shown.
+    Silent,
+    /// They were asked for, and there was no answer; or one is not shown who is not known to be gone: where users are out of sight
+    /// their memberships are, too.
     Unheard,
 }
 
@@ -177,6 +187,7 @@ impl Asking {
             n_asked: 0,
             silence: Silence::default(),
             silence_of_users: Silence::default(),
+            shows_groups: None,
         }
     }
 
@@ -235,8 +246,8 @@ impl Asking {
     async fn settle(
         &mut self,
         reading: &Reading,
-        stage: Stage,
-        reader: Reader,
+        mut stage: Stage,
+        mut reader: Reader,
         again: Again,
     ) -> Result<(Stage, Reader), Error> {
         let Again {
@@ -244,19 +255,28 @@ impl Asking {
             base,
             answer,
         } = again;
-        let asked_for = group.clone();
-        let (reader, (stage, missing)) = with(reader, move |reader| {
-            judge(stage, reader, &asked_for, base, answer)
+        let (instance, asked_for) = (reading.source.instance.clone(), group.clone());
+        let missing;
+        (reader, (stage, missing)) = with(reader, move |reader| {
+            judge(stage, reader, &instance, &asked_for, base, answer)
         })
         .await?;
-        let Some(Missing { members, shown }) = missing else {
+        let Some(Missing { users, shown }) = missing else {
             return Ok((stage, reader));
         };
-        let state = match self.word_of(reading, &group, &members).await? {
+        let state = match self.word_of(reading, &group, &users).await? {
             Word::Against if shown == 0 => ListState::Unknown,
             Word::Against => ListState::Cut,
             Word::Unheard => ListState::Unknown,
-            Word::Nothing => ListState::Confirmed,
+            Word::Silent if shown == 0 => {
+                let shows_groups;
+                (stage, reader, shows_groups) = self.shows_groups(reading, stage, reader).await?;
+                match shows_groups {
+                    true => ListState::Confirmed,
+                    false => ListState::Unwitnessed,
+                }
+            }
+            Word::Nothing | Word::Silent => ListState::Confirmed,
         };
         let (reader, stage) = with(reader, move |_| {
             stage.judge_list(&group, state)?;
@@ -272,42 +292,106 @@ impl Asking {
         &mut self,
         reading: &Reading,
         group: &ResourceId,
-        missing: &[Member],
+        users: &[Witness],
     ) -> Result<Word, Error> {
-        let users = missing.iter().filter(|one| one.kind == MemberKind::User);
-        let users = users.map(|user| ResourceId::new(user.id.clone()));
-        let mut word = Word::Nothing;
-        let mut is_heard = false;
-        for user in users.filter(ResourceId::is_askable).take(USERS_ASKED) {
+        let (mut spoke, mut is_silent, mut is_unheard) = (false, users.is_empty(), false);
+        for user in users {
             if self.silence_of_users.is_long() {
-                word = Word::Unheard;
+                is_unheard = true;
                 break;
             }
-            let answer = reading.session.get(ResourceType::User, &user).await;
-            self.silence_of_users.note(answer.is_ok());
-            match answer {
-                Ok(Asked::Found(row)) => {
-                    is_heard = true;
-                    let groups = members::groups_of_user(&row.raw).unwrap_or_default();
-                    if groups.iter().any(|one| one == group.as_str()) {
-                        return Ok(Word::Against);
-                    }
+            match self.groups_of(reading, &user.id).await? {
+                Said::Groups(groups) if groups.iter().any(|one| one == group.as_str()) => {
+                    return Ok(Word::Against);
                 }
-                Ok(Asked::NotFound) => is_heard = true,
-                Err(error) if error.is_cancelled() => return Err(error.into()),
-                Ok(Asked::Unclear(_)) | Err(_) => word = Word::Unheard,
+                Said::Groups(_) => spoke = true,
+                Said::Nothing => is_silent = true,
+                Said::NotThere if user.is_living => return Ok(Word::Unheard),
+                Said::NotThere => spoke = true,
+                Said::Unclear => is_unheard = true,
             }
         }
-        Ok(match is_heard {
-            true => Word::Nothing,
-            false => word,
+        Ok(match (spoke, is_silent, is_unheard) {
+            (true, ..) => Word::Nothing,
+            (_, true, _) => Word::Silent,
+            (_, _, true) => Word::Unheard,
+            (false, false, false) => Word::Nothing,
         })
+    }
+
+    async fn groups_of(&mut self, reading: &Reading, user: &ResourceId) -> Result<Said, Error> {
+        let answer = reading.session.get_with_groups(user).await;
+        self.silence_of_users.note(answer.is_ok());
+        Ok(match answer {
+            Ok(Asked::Found(row)) => match members::groups_of_user(&row.raw) {
+                Some(groups) => Said::Groups(groups),
+                None => Said::Nothing,
+            },
+            Ok(Asked::NotFound) => Said::NotThere,
+            Err(error) if error.is_cancelled() => return Err(error.into()),
+            Ok(Asked::Unclear(_)) | Err(_) => Said::Unclear,
+        })
+    }
+
+    /// Whether the instance shows users with their groups: it does where one who is in a group that has not changed says so.
+    async fn shows_groups(
+        &mut self,
+        reading: &Reading,
+        stage: Stage,
+        reader: Reader,
+    ) -> Result<(Stage, Reader, bool), Error> {
+        if let Some(known) = self.shows_groups {
+            return Ok((stage, reader, known));
+        }
+        let instance = reading.source.instance.clone();
+        let (reader, (stage, pairs)) = with(reader, move |reader| {
+            let mut pairs = Vec::new();
+            for group in stage.filled_groups(reader, WITNESSES)? {
+                if let Some(user) = reader.user_in(&instance, &group)? {
+                    pairs.push((group, user));
+                }
+            }
+            Ok((stage, pairs))
+        })
+        .await?;
+        let mut known = false;
+        for (group, user) in pairs {
+            known |= match self.groups_of(reading, &user).await? {
+                Said::Groups(groups) => groups.iter().any(|one| one == group.as_str()),
+                Said::Nothing | Said::NotThere | Said::Unclear => false,
+            };
+            if known {
+                break;
+            }
+        }
+        self.shows_groups = Some(known);
+        Ok((stage, reader, known))
     }
 }
 
-/// Who is missing from a list that was read twice alike.
+/// What a user says of the groups that the user is in.
+enum Said {
+    /// These.
+    Groups(Vec<String>),
+    /// The user is there, and nothing is said of groups.
+    Nothing,
+    /// The user is not there.
+    NotThere,
+    /// There was no clear answer.
+    Unclear,
+}
+
+/// One who is missing from a list.
+struct Witness {
+    id: ResourceId,
+    /// Whether the instance shows the user, as far as the mirror knows.
+    is_living: bool,
+}
+
+/// What is known of a list that was read twice alike, and that somebody is missing from.
 struct Missing {
-    members: Vec<Member>,
+    /// Some of them, who are asked.
+    users: Vec<Witness>,
     shown: usize,
 }
 
@@ -315,6 +399,7 @@ struct Missing {
 fn judge(
     mut stage: Stage,
     reader: &Reader,
+    instance: &InstanceName,
     group: &ResourceId,
     base: Base,
     answer: Asked,
@@ -357,11 +442,30 @@ fn judge(
         return Ok((stage, None));
     }
     let shown = again.members.len();
-    Ok((
-        stage,
-        Some(Missing {
-            members: missing,
-            shown,
-        }),
-    ))
+    let users = spread(&missing);
+    let living = reader.living_users(instance, &users)?;
+    let users = users.into_iter().map(|id| Witness {
+        is_living: living.contains(&id),
+        id,
+    });
+    let users = users.collect();
+    Ok((stage, Some(Missing { users, shown })))
+}
+
+/// Some of the users among members, from the first to the last.
+fn spread(members: &[Member]) -> Vec<ResourceId> {
+    let users: Vec<ResourceId> = (members.iter())
+        .filter(|one| one.kind == MemberKind::User)
+        .map(|user| ResourceId::new(user.id.clone()))
+        .filter(ResourceId::is_askable)
+        .collect();
+    let last = users.len().saturating_sub(1);
+    let mut places: Vec<usize> = (0..USERS_ASKED)
+        .map(|nth| nth * last / (USERS_ASKED - 1))
+        .collect();
+    places.dedup();
+    places
+        .into_iter()
+        .filter_map(|place| users.get(place).cloned())
+        .collect()
 }

@@ -315,7 +315,6 @@ fn users_who_left_their_only_group_silence_nobody_who_is_in_another() {
     simulate(async || {
         let scene = Scene::with(12).await;
         let acme = scene.acme();
-        acme.add_fault(Fault::new(Effect::MembershipsShown));
         // The one is asked for before the other.
         for (id, name) in [("0", "Left"), ("zzz", "Night Desk")] {
             acme.create_group_as(id, &GroupValues::named(name));
@@ -338,6 +337,85 @@ fn users_who_left_their_only_group_silence_nobody_who_is_in_another() {
         scene.next().await;
         assert_eq!(scene.count("0"), 0);
         assert_eq!((scene.count("zzz"), &*scene.known("zzz")), (8, "cut"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn one_list_that_is_empty_by_error_ends_nothing() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 4);
+        scene.next().await;
+        let empty = Effect::MembersEmpty {
+            ids: vec![group.clone()],
+        };
+        scene.acme().add_fault(Fault::new(empty).named("empty"));
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (4, "unknown"));
+        scene.acme().remove_fault("empty");
+        scene.leave(&group, 4);
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (0, "all"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn an_empty_list_of_which_no_user_says_anything_waits_for_a_person() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 4);
+        scene.next().await;
+        let mute = Effect::MemberMissing {
+            member: "groups".to_owned(),
+        };
+        scene.acme().add_fault(Fault::new(mute));
+        // Some may leave, as two answers agree.
+        scene.leave(&group, 1);
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (3, "all"));
+        scene.leave(&group, 3);
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (3, "unknown"));
+        let (hold_id, digest): (i64, String) = scene
+            .world
+            .read()
+            .query_row(
+                "SELECT id, digest FROM holds WHERE state = 'open' AND guard = 'group_memberships'",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        scene.next().await;
+        let holds: i64 = scene.ask("SELECT count(*) FROM holds");
+        assert_eq!(holds, 1, "it waits, and is not held again");
+        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        assert_eq!(ended, Ended::Done, "{rows:?}");
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (0, "all"));
+        scene.end().await;
+    });
+}
+
+#[test]
+fn whom_the_instance_does_not_show_stays_in_a_group_until_proved_gone() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 8);
+        scene.next().await;
+        let hidden = scene.members_of(&group)[..2].to_vec();
+        scene.leave(&group, 2);
+        let effect = Effect::UsersHidden {
+            ids: hidden.clone(),
+        };
+        scene.acme().add_fault(Fault::new(effect));
+        scene.next().await;
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (8, "unknown"));
+        // The full sync of users proves them gone, and the next one of groups believes the list.
+        scene.minutes(60).await;
+        let gone: i64 = scene.ask("SELECT count(*) FROM users WHERE gone_at IS NOT NULL");
+        assert_eq!(gone, 2);
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (6, "all"));
         scene.end().await;
     });
 }
@@ -730,6 +808,30 @@ fn an_account_that_may_not_read_groups_mirrors_its_users() {
         scene.next().await;
         assert_eq!(scene.count(&group), 3);
         assert!(!scene.is_off());
+        scene.end().await;
+    });
+}
+
+#[test]
+fn credentials_that_are_refused_for_groups_alone_go_on_to_read_users() {
+    simulate(async || {
+        let scene = Scene::with(6).await;
+        scene.next().await;
+        let refused = Fault::new(Effect::Unauthorized).path("*/Groups*");
+        scene.acme().add_fault(refused.named("refused"));
+        scene.next().await;
+        let user = scene.acme().ids()[7].clone();
+        let retitled = sandbox::Values::new().with(sandbox::Column::Title, "Principal");
+        scene.acme().update(&user, &retitled);
+        scene.minutes(20).await;
+        let title: String = scene.ask(&format!("SELECT title FROM users WHERE id = '{user}'"));
+        assert_eq!(title, "Principal");
+        let error: String =
+            scene.ask("SELECT error FROM syncs WHERE resource = 'Group' ORDER BY id DESC LIMIT 1");
+        assert!(error.contains("401"), "{error}");
+        scene.acme().remove_fault("refused");
+        scene.next().await;
+        assert_eq!(scene.mirrored(), scene.true_ones());
         scene.end().await;
     });
 }

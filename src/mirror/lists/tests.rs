@@ -391,3 +391,13 @@ async fn a_long_list_that_was_doubtful_is_written_in_several_transactions_too() 
     assert_eq!(living_members(&world), all.join(" "));
     assert_eq!(world.difference(), None);
 }
+
+#[tokio::test]
+async fn a_slow_bleed_of_members_counts() {
+    let mut world = with(&["a", "b", "c", "d"]).await;
+    limited(&mut world, 2);
+    for left in [&["b", "c", "d"][..], &["c", "d"], &["d"]] {
+        sync(&mut world, left, ListState::Confirmed).await;
+    }
+    assert_eq!(living_members(&world), "c d", "the third one is held");
+}
