@@ -274,6 +274,14 @@ fn remarks(row: &Health, now: Timestamp, max_age: Option<Duration>) -> Vec<Remar
 /// What is worth saying of the groups of an instance, and whether somebody should look.
 fn of_groups(row: &Health, groups: &GroupHealth) -> Vec<(bool, String)> {
     let mut sentences = Vec::new();
+    if groups.left_out {
+        let since = groups.last_success_at.as_deref().unwrap_or("never");
+        let sentence = format!(
+            "groups are not mirrored any more (`resources`): what the mirror has of them is as of {}",
+            Foreign(since)
+        );
+        return vec![(false, sentence)];
+    }
     if groups.off {
         let sentence = "groups are left out: the account is not shown any".to_owned();
         sentences.push((false, sentence));

@@ -1,5 +1,6 @@
 //! `musterd wait`: until the mirror has what a script has just written to an instance.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,9 +25,9 @@ use crate::model::{Foreign, InstanceName, ResourceType};
 /// script that has changed a user reads its own write so. TIME is of the instance's clock: best is the `meta.lastModified` of the
 /// answer to the write; `musterd check` says how far that clock is from ours.
 ///
-/// Who is gone, and a change without a stamp, is noticed by complete full syncs only: --full waits for one. Exits 3 when the time is
-/// up, or when something of the instance is held, since the mirror keeps the old value of that; at once where it looks like another
-/// directory, of which nothing is applied.
+/// Who is gone, a change without a stamp, and who is in a group are noticed by complete full syncs only: --full waits for one of users
+/// and, where groups are mirrored, for one of groups. Exits 3 when the time is up, or when something of the instance is held, since the
+/// mirror keeps the old value of that; at once where it looks like another directory, of which nothing is applied.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -110,27 +111,25 @@ async fn covered(
     loop {
         let reader = mirror.reader();
         let health = health(args, reader)?;
-        let source = reader.source(name, ResourceType::User)?;
-        let succeeded_at = match args.full {
-            true => source.last_full_success_at,
-            false => source.last_success_at,
-        };
+        let [users, groups] =
+            [ResourceType::User, ResourceType::Group].map(|resource| reader.source(name, resource));
         let state = health.map(|health| health.state);
         // Syncs of other instances are committed as well: those of this one are looked for where something is new.
-        let is_now = Some((succeeded_at, state.clone()));
+        let is_now = Some((users?, groups?, state.clone()));
         if is_now != looked_at {
             looked_at = is_now;
             let instance = Foreign(&args.instance);
             match reader.coverage(name, args.full)? {
                 Coverage::Covered(found) if found.covers(args.covers) => return Ok(Ok(found)),
                 Coverage::Covered(_) | Coverage::Nothing => {}
-                Coverage::Open(hold_id) => {
+                Coverage::Open(resource, hold_id) => {
+                    let noun = resource.noun();
                     return Ok(Err(format!(
-                        "`{instance}` looks like another directory: nothing is applied before hold {hold_id} is approved, see \
-                         `musterd holds show {hold_id}`"
+                        "`{instance}` looks like another directory: nothing of its {noun}s is applied before hold {hold_id} is \
+                         approved, see `musterd holds show {hold_id}`"
                     )));
                 }
-                Coverage::Approved(hold_id) => {
+                Coverage::Approved(_, hold_id) => {
                     return Ok(Err(format!(
                         "hold {hold_id} is approved, and nothing is applied before a complete full sync has taken the new \
                          directory over: `musterd sync {instance} --mode full` does so now"
@@ -168,8 +167,10 @@ fn time_is_up(
     };
     let error = health.and_then(|health| health.last_error.as_deref());
     let error = error.filter(|_| health.is_some_and(|health| health.state == "failing"));
-    let error = error.map_or_else(String::new, |error| {
-        format!("; the last error: {}", Foreign(error))
-    });
-    Ok(format!("the time is up: {so_far}{error}"))
+    let of_groups = health.and_then(|health| health.groups.as_ref()?.last_error.as_deref());
+    let mut message = format!("the time is up: {so_far}");
+    for error in error.into_iter().chain(of_groups) {
+        let _ = write!(message, "; the last error: {}", Foreign(error));
+    }
+    Ok(message)
 }

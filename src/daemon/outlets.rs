@@ -283,16 +283,17 @@ async fn snapshot(fleet: &Fleet, process: Option<Process>) -> Result<Snapshot, m
             counts.map(|held| held.open_holds).sum()
         };
         let spent = links.get(&name).map(|link| link.client.spent().snapshot());
+        let groups = row.groups.as_ref().filter(|groups| !groups.left_out);
         Some(Instance {
             last_success_at: time(&row.last_success_at),
             last_full_success_at: time(&row.last_full_success_at),
             watermark: time(&row.watermark),
             open_holds: GUARDS.map(of_guard),
             held_changes: held.iter().map(|held| held.held_changes).sum(),
-            rejects: row.rejects + row.groups.as_ref().map_or(0, |groups| groups.rejects),
+            rejects: row.rejects + groups.map_or(0, |groups| groups.rejects),
             living: row.users,
             active: row.active,
-            groups: row.groups.as_ref().map(|groups| Groups {
+            groups: groups.map(|groups| Groups {
                 last_full_success_at: time(&groups.last_full_success_at),
                 living: groups.groups,
                 known_in_part: groups.known_in_part,

@@ -9,13 +9,13 @@ use super::holds::SourceChange;
 use super::read::Reader;
 use crate::model::{Certificate, InstanceName, Mode, ResourceType};
 
-/// A sync that succeeded, as far as it says up to when the mirror is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A sync that succeeded, as far as it says up to when the mirror is complete. In the order of that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Covered {
-    /// Its `syncs.id`.
-    pub sync_id: i64,
     /// By the instance's clock, to the second: what had a stamp before that second began was there to be read.
     pub before: Timestamp,
+    /// Its `syncs.id`.
+    pub sync_id: i64,
 }
 
 /// What is known of that.
@@ -25,10 +25,10 @@ pub enum Coverage {
     Nothing,
     /// This one did.
     Covered(Covered),
-    /// It looks like another directory: nothing that was read is in the mirror before a person approves this hold.
-    Open(i64),
+    /// A source looks like another directory: nothing that was read of it is in the mirror before a person approves this hold.
+    Open(ResourceType, i64),
     /// A person approved this hold: the next complete full sync takes the directory over, and until then nothing is applied.
-    Approved(i64),
+    Approved(ResourceType, i64),
 }
 
 /// Read only as far as needed: there may be millions of syncs, but the newest that covers anything is hardly older than a day.
@@ -39,22 +39,52 @@ const NEWEST_FIRST: &str = "
 
 impl Reader {
     /// What is covered by syncs that succeeded and received every row; with `full`, by complete full ones, which also notice who is
-    /// gone and changes without a stamp.
+    /// gone, changes without a stamp, and who is in a group. Of an instance whose groups are mirrored, what is covered of users and
+    /// of groups.
     ///
     /// # Errors
     /// Of the database.
     pub fn coverage(&self, instance: &InstanceName, full: bool) -> Result<Coverage, Error> {
         let _snapshot = self.conn.unchecked_transaction()?;
-        match self.source_change(instance, ResourceType::User)? {
+        let users = self.coverage_of(instance, ResourceType::User, full)?;
+        if !self.mirrors_groups(instance)? {
+            return Ok(users);
+        }
+        let groups = self.coverage_of(instance, ResourceType::Group, full)?;
+        Ok(match (users, groups) {
+            (Coverage::Covered(users), Coverage::Covered(groups)) => {
+                Coverage::Covered(users.min(groups))
+            }
+            // What needs a person is said first.
+            (waits @ (Coverage::Open(..) | Coverage::Approved(..)), _)
+            | (_, waits @ (Coverage::Open(..) | Coverage::Approved(..))) => waits,
+            (Coverage::Nothing, _) | (_, Coverage::Nothing) => Coverage::Nothing,
+        })
+    }
+
+    /// Whether the groups of an instance are mirrored, and the account was not refused from the beginning.
+    fn mirrors_groups(&self, instance: &InstanceName) -> Result<bool, Error> {
+        let known = self.source(instance, ResourceType::Group)?.capabilities;
+        let is_known = (self.resources(instance)?).contains(&ResourceType::Group);
+        Ok(is_known && !known.left_out && !known.forbidden)
+    }
+
+    fn coverage_of(
+        &self,
+        instance: &InstanceName,
+        resource: ResourceType,
+        full: bool,
+    ) -> Result<Coverage, Error> {
+        match self.source_change(instance, resource)? {
             SourceChange::None => {}
-            SourceChange::Open(hold_id) => return Ok(Coverage::Open(hold_id)),
-            SourceChange::Approved(hold_id) => return Ok(Coverage::Approved(hold_id)),
+            SourceChange::Open(hold_id) => return Ok(Coverage::Open(resource, hold_id)),
+            SourceChange::Approved(hold_id) => return Ok(Coverage::Approved(resource, hold_id)),
         }
         let mut best: Option<Covered> = None;
         let mut syncs = self.conn.prepare_cached(NEWEST_FIRST)?;
         let bound = params![
             instance.as_str(),
-            ResourceType::User.as_str(),
+            resource.as_str(),
             Mode::Full.as_str(),
             full
         ];
@@ -105,16 +135,30 @@ impl Covered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{FULL, How, INCREMENTAL, World, name, plan_of, time, titled};
+    use super::super::read::Pin;
+    use super::super::testing::{FULL, How, INCREMENTAL, World, name, pin, plan_of, time, titled};
     use super::*;
-    use crate::model::{Doubt, Outcome, Verdict};
+    use crate::model::{Capabilities, Doubt, Outcome, Verdict};
 
     /// How, the date of its first answer, the seconds it took, its outcome, its doubts; and what is covered then, by full ones and
     /// by any.
     type Step<'a> = (How, &'a str, i64, Outcome, &'a [Doubt], [&'a str; 2]);
 
-    /// A sync with this outcome and certificate, that took so many seconds.
+    /// A sync of users with this outcome and certificate, that took so many seconds.
     async fn sync(
+        world: &mut World,
+        how: How,
+        date: &str,
+        took: i64,
+        outcome: Outcome,
+        doubts: &[Doubt],
+    ) {
+        let of = ResourceType::User;
+        sync_of(of, world, how, date, took, outcome, doubts).await;
+    }
+
+    async fn sync_of(
+        resource: ResourceType,
         world: &mut World,
         how: How,
         date: &str,
@@ -125,6 +169,7 @@ mod tests {
         let stage = world.stage(how.mode);
         let (batch, finish) = world.ending(&stage).await;
         let mut row = finish.sync;
+        row.resource = resource;
         row.id = batch.sync_id;
         row.outcome = outcome;
         row.started_at = row.finished_at - SignedDuration::from_secs(took);
@@ -213,6 +258,71 @@ mod tests {
         assert_eq!(plan_of(&world.reader().conn, NEWEST_FIRST), "SCAN syncs");
     }
 
+    /// Says anew which resources the configuration mirrors of `acme`.
+    async fn link(world: &World, resources: &[ResourceType]) {
+        let pin = Pin {
+            resources: resources.to_vec(),
+            ..pin("acme")
+        };
+        let linked = world.mirror.write(move |writer| writer.link(&[pin]));
+        linked.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn groups_are_waited_for_as_long_as_they_are_mirrored() {
+        let (users, groups) = (ResourceType::User, ResourceType::Group);
+        let mut world = World::new().await;
+        let steps = [
+            (users, FULL, "12:00:00", "12:00:00"),
+            (groups, FULL, "11:59:00", "11:59:00"),
+            (users, FULL, "12:10:00", "11:59:00"),
+            (groups, INCREMENTAL, "12:20:00", "11:59:00"),
+            (groups, FULL, "12:30:00", "12:10:00"),
+        ];
+        let first = steps[0];
+        let date = |time: &str| format!("2026-03-01T{time}Z");
+        sync(
+            &mut world,
+            first.1,
+            &date(first.2),
+            1,
+            Outcome::Succeeded,
+            &[],
+        )
+        .await;
+        assert_eq!(covered(&world, true), Some(date(first.3)), "no groups");
+        link(&world, &[users, groups]).await;
+        assert_eq!(covered(&world, true), None, "they were not read yet");
+        for (of, how, at, expected) in &steps[1..] {
+            sync_of(*of, &mut world, *how, &date(at), 1, Outcome::Succeeded, &[]).await;
+            assert_eq!(covered(&world, true), Some(date(expected)), "{at}");
+        }
+        sync(
+            &mut world,
+            FULL,
+            &date("12:40:00"),
+            1,
+            Outcome::Succeeded,
+            &[],
+        )
+        .await;
+        assert_eq!(covered(&world, true), Some(date("12:30:00")));
+        link(&world, &[users]).await;
+        assert_eq!(covered(&world, true), Some(date("12:40:00")), "left out");
+        let health = world.reader().health(world.now).unwrap();
+        assert!(health[0].groups.as_ref().unwrap().left_out);
+        link(&world, &[users, groups]).await;
+        assert_eq!(covered(&world, true), Some(date("12:30:00")), "named again");
+        let off = Capabilities {
+            forbidden: true,
+            ..Capabilities::default()
+        };
+        let written = (world.mirror)
+            .write(move |writer| writer.set_capabilities(&name("acme"), groups, &off));
+        written.await.unwrap();
+        assert_eq!(covered(&world, true), Some(date("12:40:00")), "not shown");
+    }
+
     /// Its syncs succeed, and nothing of what they read is in the mirror.
     #[tokio::test]
     async fn nothing_is_covered_while_it_looks_like_another_directory() {
@@ -241,8 +351,8 @@ mod tests {
             })
         };
         for (state, expected) in [
-            ("open", Coverage::Open(7)),
-            ("approved", Coverage::Approved(7)),
+            ("open", Coverage::Open(ResourceType::User, 7)),
+            ("approved", Coverage::Approved(ResourceType::User, 7)),
         ] {
             hold(state).await.unwrap();
             for full in [true, false] {

@@ -56,7 +56,7 @@ pub struct Health {
     pub watermark: Option<String>,
     /// What was probed.
     pub capabilities: Option<Capabilities>,
-    /// What there is to say of its groups; `None` where they were never mirrored.
+    /// What there is to say of its groups; `None` where they never were mirrored.
     pub groups: Option<GroupHealth>,
 }
 
@@ -83,8 +83,10 @@ pub struct GroupHealth {
     pub last_full_success_at: Option<String>,
     /// The hold that keeps all of them back, because they look like another directory's.
     pub source_changed_hold_id: Option<i64>,
-    /// Why the last sync of them did not succeed.
+    /// Why the last sync of them did not succeed, or else the last full one: who is in a group is found by those alone.
     pub last_error: Option<String>,
+    /// `resources` names groups no more: what the mirror has of them stays as it was.
+    pub left_out: bool,
 }
 
 /// So many groups are named in a health.
@@ -224,9 +226,13 @@ impl Reader {
                          WHERE groups.instance = sources.instance AND members_known <> 'all' AND gone_at IS NULL),
                         coalesce(counts.rejected, 0), capabilities, baseline_at, last_success_at, last_full_success_at,
                         (SELECT max(id) FROM holds WHERE holds.instance = sources.instance AND {}),
-                        (SELECT CASE outcome WHEN 'failed' THEN error END FROM syncs
-                         WHERE syncs.instance = sources.instance AND syncs.resource = 'Group'
-                         ORDER BY id DESC LIMIT 1)
+                        coalesce(
+                            (SELECT CASE outcome WHEN 'failed' THEN error END FROM syncs
+                             WHERE syncs.instance = sources.instance AND syncs.resource = 'Group'
+                             ORDER BY id DESC LIMIT 1),
+                            (SELECT CASE outcome WHEN 'failed' THEN error END FROM syncs
+                             WHERE syncs.instance = sources.instance AND syncs.resource = 'Group' AND mode = 'full'
+                             ORDER BY id DESC LIMIT 1))
                  FROM sources
                  LEFT JOIN source_counts AS counts ON counts.instance = sources.instance AND counts.resource = 'Group'
                  LEFT JOIN source_counts AS members
@@ -236,18 +242,20 @@ impl Reader {
             ))?
             .query_row([instance], |row| {
                 let capabilities: Option<Capabilities> = json(row, 4)?;
+                let capabilities = capabilities.unwrap_or_default();
                 Ok(GroupHealth {
                     groups: row.get(0)?,
                     memberships: row.get(1)?,
                     known_in_part: row.get(2)?,
                     examples: Vec::new(),
                     rejects: row.get(3)?,
-                    off: capabilities.is_some_and(|found| found.forbidden),
+                    off: capabilities.forbidden,
                     baseline_at: row.get(5)?,
                     last_success_at: row.get(6)?,
                     last_full_success_at: row.get(7)?,
                     source_changed_hold_id: row.get(8)?,
                     last_error: row.get(9)?,
+                    left_out: capabilities.left_out,
                 })
             })
             .optional()?;

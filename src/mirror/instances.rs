@@ -1,13 +1,14 @@
 //! Which instances the mirror knows, what is pinned of them, and under which name (contract, section 4a).
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
 use super::apply::Writer;
+use super::column::json;
 use super::error::Error;
 use super::holds::ANOTHER_DIRECTORY;
 use super::seal;
 use super::syncs::known_instance;
-use crate::model::{InstanceName, ResourceType};
+use crate::model::{Capabilities, InstanceName, ResourceType};
 
 /// What the mirror pins of an instance (contract, section 4a).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,7 @@ impl Writer<'_> {
                 [name, &pin.scim_path],
             )?;
             self.add_sources(&pin.instance, &pin.resources)?;
+            self.leave_out_groups(pin)?;
             self.conn.execute(
                 &format!(
                     "UPDATE instances SET state = {} WHERE name = ?1 AND state = 'unlinked'",
@@ -200,6 +202,28 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps whether the configuration has ceased to name the groups of an instance, or names them again.
+    fn leave_out_groups(&self, pin: &Pin) -> Result<(), Error> {
+        let groups = ResourceType::Group;
+        let known: Option<Option<Capabilities>> = self
+            .conn
+            .prepare_cached(
+                "SELECT capabilities FROM sources WHERE instance = ?1 AND resource = ?2",
+            )?
+            .query_row([pin.instance.as_str(), groups.as_str()], |row| json(row, 0))
+            .optional()?;
+        let Some(known) = known else {
+            return Ok(());
+        };
+        let known = known.unwrap_or_default();
+        let left_out = !pin.resources.contains(&groups);
+        if known.left_out == left_out {
+            return Ok(());
+        }
+        let known = Capabilities { left_out, ..known };
+        self.set_capabilities(&pin.instance, groups, &known)
     }
 
     fn has_content(&self, instance: &str) -> Result<bool, Error> {

@@ -38,7 +38,7 @@ pub struct Snapshot<'a> {
 }
 
 /// A row of `sources`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceRow {
     /// Up to when incremental syncs are complete, by the source's clock.
     pub watermark: Option<Timestamp>,
@@ -174,7 +174,7 @@ impl Reader {
             .flatten())
     }
 
-    fn resources(&self, instance: &InstanceName) -> Result<Vec<ResourceType>, Error> {
+    pub(super) fn resources(&self, instance: &InstanceName) -> Result<Vec<ResourceType>, Error> {
         // A resource type of a newer program is not ours to sync.
         let known = [ResourceType::User, ResourceType::Group];
         let mut sources = self

@@ -46,6 +46,9 @@ pub struct Capabilities {
     /// asks again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forbidden: bool,
+    /// The configuration does not name this source any more (`resources`): what the mirror has of it stays as it was.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
     /// A full sync found what incremental ones should have seen, while they saw nobody: until some days
     /// later every sync is a full one.
     pub incrementals_missed_at: Option<Timestamp>,
