@@ -587,6 +587,35 @@ mod tests {
     }
 
     #[test]
+    fn of_groups_it_says_why_they_grow_old_and_who_may_be_missing() {
+        let known_in_part = GroupHealth {
+            groups: 20,
+            known_in_part: 3,
+            examples: vec!["g1".to_owned(), "g\u{1b}2".to_owned()],
+            last_error: Some("answered 403".to_owned()),
+            last_success_at: Some("2026-02-27T16:40:09.000Z".to_owned()),
+            ..GroupHealth::default()
+        };
+        let left_out = GroupHealth {
+            left_out: true,
+            ..known_in_part.clone()
+        };
+        let with = |name: &str, groups| Health {
+            groups: Some(groups),
+            ..healthy(name)
+        };
+        let text = show(
+            &[with("acme", known_in_part), with("globex", left_out)],
+            None,
+        );
+        let (_, below) = text.split_once("\n\n").unwrap();
+        insta::assert_snapshot!(below, @r"
+        acme: the last sync of groups failed: answered 403; not all members are known of 3 groups: `g1`, `g\u{1b}2` and 1 more, so nobody leaves them (`members_known` of the table `groups`); no complete full sync of groups yet
+        globex: groups are not mirrored any more (`resources`): what the mirror has of them is as of 2026-02-27T16:40:09.000Z
+        ");
+    }
+
+    #[test]
     fn the_table_fits_80_columns_and_cuts_no_name() {
         let name = "a".repeat(40);
         let text = show(&[failing(&name), healthy("b")], None);

@@ -176,15 +176,20 @@ fn planned(row: &Value) -> String {
 }
 
 fn finished(row: &Value) -> String {
+    // A sync of groups writes memberships as well, which nobody counts as seen.
+    let [of, seen, created] = match row["resource"].as_str() {
+        Some("Group") => [" of groups", " groups", " groups and memberships"],
+        _ => ["", "", ""],
+    };
     let mut line = format!(
-        "{}: {} sync {}",
+        "{}: {} sync{of} {}",
         text(&row["instance"]),
         text(&row["mode"]),
         text(&row["outcome"])
     );
     if row["outcome"] == "succeeded" {
         line.push_str(&format!(
-            ": {} seen, {} created, {} updated, {} deactivated",
+            ": {}{seen} seen, {}{created} created, {} updated, {} deactivated",
             number(&row["seen"]),
             number(&row["created"]),
             number(&row["updated"]),
