@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::error::Error;
 use super::gate::{Gate, Kept, Treatment, Watch};
@@ -481,6 +481,44 @@ impl Stage {
             let missing = change.missing.into_iter().map(|living| living.member);
             (change.list.to_list(), missing.collect())
         }))
+    }
+
+    /// Notes which lists are cut by their length alone: where two groups or more have as many members as the largest, and that is
+    /// where lists are cut, the instance cuts them there. Nobody would be missed otherwise from a list that was cut from the first.
+    ///
+    /// # Errors
+    /// Of the databases.
+    pub fn note_cut_lists(&self, reader: &Reader) -> Result<(), Error> {
+        let longest: Option<i64> =
+            (self.conn).query_row("SELECT max(n_members) FROM lists", [], |row| row.get(0))?;
+        let is_cap = |length: &i64| usize::try_from(*length).is_ok_and(members::ends_at_cap);
+        let Some(longest) = longest.filter(is_cap) else {
+            return Ok(());
+        };
+        let mut lists = self.conn.prepare(
+            "SELECT lists.id FROM lists JOIN staged ON staged.id = lists.id WHERE n_members = ?1 AND list = 'read'",
+        )?;
+        let lists = lists.query_map([longest], |row| row.get::<_, String>(0))?;
+        let lists: BTreeSet<String> = lists.collect::<Result<_, _>>()?;
+        let mut known = reader.conn.prepare_cached(
+            "SELECT id, member_count > ?2 FROM groups
+             WHERE instance = ?1 AND member_count >= ?2 AND gone_at IS NULL",
+        )?;
+        let mut known = known.query(params![self.key.instance.as_str(), longest])?;
+        let mut n_groups = lists.len();
+        while let Some(row) = known.next()? {
+            if row.get(1)? {
+                return Ok(());
+            }
+            n_groups += usize::from(!lists.contains(&row.get::<_, String>(0)?));
+        }
+        if n_groups < 2 {
+            return Ok(());
+        }
+        for id in lists {
+            self.judge_list(&ResourceId::new(id), ListState::Cut)?;
+        }
+        Ok(())
     }
 
     /// Whether this crawl saw any group with a member in it: then members are in sight.

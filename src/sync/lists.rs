@@ -41,6 +41,7 @@ pub(super) async fn settle(
     }
     let (watch, treated) = (reading.watch(), treatment.clone());
     let (stage, reader, lost) = blocking(move || {
+        stage.note_cut_lists(&reader)?;
         let lost = stage.lists_that_lost(&reader, &watch, &treated)?;
         Ok((stage, reader, lost))
     })

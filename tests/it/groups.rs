@@ -342,6 +342,33 @@ fn users_who_left_their_only_group_silence_nobody_who_is_in_another() {
 }
 
 #[test]
+fn lists_that_were_cut_from_the_first_say_so() {
+    simulate(async || {
+        let cut = Fault::new(Effect::MembersCut {
+            most: 100,
+            ids: Vec::new(),
+        });
+        let scene = Scene::start_with(of(130, 5), CONFIGURATION, vec![cut.named("cut")]).await;
+        let [first, other] = ["Everybody", "Everybody else"].map(|name| scene.group_of(name, 120));
+        let small = scene.group_of("Night Desk", 8);
+        scene.next().await;
+        let known =
+            || [&first, &other, &small].map(|group| (scene.count(group), scene.known(group)));
+        let cut = || (100, "cut".to_owned());
+        assert_eq!(known(), [cut(), cut(), (8, "all".to_owned())]);
+        scene.next().await;
+        assert_eq!(known()[0], cut(), "nor does it change");
+        scene.acme().remove_fault("cut");
+        scene.next().await;
+        assert_eq!(
+            known()[..2],
+            [(120, "all".to_owned()), (120, "all".to_owned())]
+        );
+        scene.end().await;
+    });
+}
+
+#[test]
 fn one_list_that_is_empty_by_error_ends_nothing() {
     simulate(async || {
         let scene = Scene::with(12).await;
