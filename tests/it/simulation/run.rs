@@ -519,7 +519,16 @@ impl<'a> Run<'a> {
             newest.is_some_and(|sync| {
                 let is_its = |record: &&Record| record.sync_id == sync.id;
                 let mut written = laws.records.iter().rev().filter(is_its);
-                sync.certificate["resumed"] == true
+                // Whoever is not shown stays in a group until proved gone: the crawl behind that believes the list.
+                let is_left = |record: &&Record| {
+                    record.instance == instance
+                        && record.resource == "User"
+                        && ["gone", "source_changed"].contains(&&*record.reason)
+                };
+                let mut left = laws.records.iter().rev();
+                let left = left.find(is_left).map(|record| record.observed_at);
+                resource == "Group" && left.is_some_and(|left| left > sync.started_at)
+                    || sync.certificate["resumed"] == true
                     || is_complete(&sync) && n_complete == 1
                     || written.any(|record| record.reason == "gone")
                     || !is_complete(&sync)
