@@ -153,12 +153,15 @@ impl Reader {
             };
             return Ok(AsOf::Known(columns.row(instance, id)?));
         }
-        let since = match records.first() {
+        // Of who was removed nothing is left once that is trimmed: before the feed begins nobody knows who had been there, also of whom
+        // came, or came again, after that.
+        let since = match (records.first(), begins_at) {
             // What it changed is not there any more.
-            Some(first) if first.kind != Kind::Create.as_str() => Some(first.observed_at.clone()),
-            Some(_) => None,
-            // Of who was removed nothing is left once that is trimmed.
-            None => begins_at,
+            (Some(first), _) if first.kind != Kind::Create.as_str() => {
+                Some(first.observed_at.clone())
+            }
+            (Some(first), Some(begins_at)) => Some(begins_at.min(first.observed_at.clone())),
+            (_, begins_at) => begins_at,
         };
         Ok(match since {
             Some(since) if since > moment => AsOf::Trimmed { since },

@@ -371,6 +371,31 @@ impl Past {
         self.check_groups(moment, &states, &memberships);
     }
 
+    /// Whatever was trimmed: of each user and group the truth is said, or that it is not known any more.
+    fn check_honesty(&self, moment: &str) {
+        let states = self.folded(|written| *written.observed_at <= *moment);
+        let at: Timestamp = moment.parse().unwrap();
+        for instance in INSTANCES {
+            for (resource, ids) in [
+                (ResourceType::User, &MEMBERS[..3]),
+                (ResourceType::Group, &GROUPS),
+            ] {
+                for id in ids {
+                    let key = (instance, resource.as_str(), (*id).to_owned());
+                    let said = self.reader.as_of(resource, instance, id, at).unwrap();
+                    match (said, states.get(&key)) {
+                        (AsOf::Known(row), Some(state)) => {
+                            let attributes = ("attributes", Value::Text(state.canonical.clone()));
+                            assert!(row.contains(&attributes), "{instance} {id} at {moment}");
+                        }
+                        (AsOf::Nobody, None) | (AsOf::Trimmed { .. }, _) => {}
+                        other => panic!("{instance} {id} at {moment}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+
     /// What a reader makes of each group by itself.
     fn check_groups(
         &self,
@@ -470,6 +495,66 @@ proptest! {
         let moments: BTreeSet<&str> = kept.map(|written| &*written.observed_at).collect();
         for moment in moments {
             past.check(moment);
+        }
+        for written in &past.written {
+            past.check_honesty(&written.observed_at);
+        }
+    }
+}
+
+/// Who was removed and came again was there before, and once that is trimmed nobody says that he was not.
+#[test]
+fn of_a_time_that_was_trimmed_nobody_is_said_to_have_been_absent() {
+    let mut past = Past::new();
+    let later = |past: &mut Past| past.now += jiff::SignedDuration::from_mins(1);
+    let start = past.now - jiff::SignedDuration::from_mins(1);
+    let came = past.now;
+    for step in [Step::User(0, true, 0), Step::Group(0, true, 0)] {
+        past.step("acme", step);
+    }
+    later(&mut past);
+    past.step("acme", Step::Dropped);
+    later(&mut past);
+    past.step("globex", Step::User(0, true, 0));
+    let begins_at = our_text(past.now);
+    later(&mut past);
+    for step in [Step::User(0, true, 0), Step::Group(0, true, 0)] {
+        past.step("acme", step);
+    }
+    let of = |past: &Past, moment: Timestamp| {
+        let reader = &past.reader;
+        [
+            reader.user_as_of("acme", MEMBERS[0], moment).unwrap(),
+            reader.group_as_of("acme", GROUPS[0], moment).unwrap(),
+        ]
+    };
+    assert!(matches!(of(&past, came), [AsOf::Known(_), AsOf::Known(_)]));
+    let nobody = [AsOf::Nobody, AsOf::Nobody];
+    assert_eq!(of(&past, start), nobody, "nothing was trimmed");
+
+    // The records of the first life are trimmed, then all but the newest.
+    past.trim(1, 4);
+    let trimmed = AsOf::Trimmed { since: begins_at };
+    let trimmed = [trimmed.clone(), trimmed];
+    assert_eq!(of(&past, start), trimmed);
+    assert_eq!(of(&past, came), trimmed);
+    let between = past.now - jiff::SignedDuration::from_secs(1);
+    assert_eq!(of(&past, between), nobody, "the feed reaches back to then");
+    past.step("globex", Step::User(1, true, 0));
+    past.trim(-1, 99);
+    assert_eq!(
+        past.reader
+            .history(ResourceType::User, "acme", MEMBERS[0])
+            .unwrap()
+            .len(),
+        1
+    );
+    for moment in [start, came] {
+        for of in of(&past, moment) {
+            let AsOf::Trimmed { since } = of else {
+                panic!("{of:?}")
+            };
+            assert_eq!(since, our_text(past.now));
         }
     }
 }
