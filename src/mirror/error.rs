@@ -227,6 +227,11 @@ pub enum Error {
     /// An import would remove more than was agreed to: another one came between.
     #[error("more profiles of `{0}` would be removed than when it was looked at: import again")]
     TooManyRemovals(InstanceName),
+    /// An import would remove a profile that would be another one if it came again, and that was not agreed to.
+    #[error(
+        "a profile of `{0}` would be removed that a person pinned, or whose keys do not lead to its user any more: `--yes` says that this is meant"
+    )]
+    ToBeKept(InstanceName),
     /// The new name of an instance is taken.
     #[error(
         "instance `{0}` already has rows of its own in the mirror: a rename would mix two directories"

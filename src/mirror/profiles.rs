@@ -1,6 +1,8 @@
 //! The list of own profiles of an instance: imported as a whole, piece by piece in the order of profiles, and what a person says of
 //! one of them.
 
+mod leaving;
+
 use std::iter::Peekable;
 
 use jiff::Timestamp;
@@ -15,6 +17,8 @@ use super::syncs::known_instance;
 use super::user_keys::{self, COLUMNS, Matcher, UserKeys};
 use crate::model::{Identity, IdentityState, InstanceName, MatchedBy, Profile, Reason, Rule};
 use crate::reconcile::identity::{MOST_OF_A_KEY, folded};
+
+pub use self::leaving::Removals;
 
 /// Profiles of the mirror that one transaction looks at, beside as many of the list: the writer is free again after a fraction of a
 /// second (promise P7).
@@ -40,7 +44,7 @@ pub struct Piece {
     pub is_last: bool,
     /// How many profiles it may remove.
     pub most_removals: u64,
-    /// Whether those may be among them of which a person has decided, or must decide.
+    /// Whether those may be among them that would be others if they came again.
     pub may_forget: bool,
     /// By our clock.
     pub now: Timestamp,
@@ -179,8 +183,8 @@ impl Writer<'_> {
     /// are not in the piece are removed. The same piece once more changes nothing.
     ///
     /// # Errors
-    /// When the instance is not linked, the keys of its users were not taken up, another import was begun after this one, or more would
-    /// be removed than may be; of the database. Then nothing of this transaction happened.
+    /// When the instance is not linked, the keys of its users were not taken up, another import was begun after this one, or more or
+    /// others would be removed than may be; of the database. Then nothing of this transaction happened.
     pub fn import(&self, piece: &Piece) -> Result<Imported, Error> {
         let instance = &piece.instance;
         self.is_linked(instance)?;
@@ -548,9 +552,10 @@ impl Import<'_> {
                     }
                     if let Some(Known { profile, identity }) = known.next() {
                         let name = &profile.profile;
-                        let is_linked = identity.user_id.is_some();
-                        if identity.state.is_to_be_kept(is_linked) && !may_forget {
-                            return Err(Error::TooManyRemovals(self.instance.clone()));
+                        if !may_forget
+                            && leaving::is_to_be_kept(&mut self.matcher, &profile, &identity)?
+                        {
+                            return Err(Error::ToBeKept(self.instance.clone()));
                         }
                         let touched = self.writer.touched;
                         self.register

@@ -141,17 +141,6 @@ impl IdentityState {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
-
-    /// Whether a profile in this state, linked or not, would be another one if it left the list and came again: a person has pinned
-    /// it, or has to decide whether its link is still right.
-    #[must_use]
-    pub fn is_to_be_kept(self, is_linked: bool) -> bool {
-        match self {
-            Self::Pinned => true,
-            Self::Gone | Self::Ambiguous => is_linked,
-            Self::Matched | Self::Missing => false,
-        }
-    }
 }
 
 /// What is known of one profile: a row of `identities` without its key.

@@ -376,6 +376,43 @@ fn what_is_exported_is_what_was_imported_and_pins_stay() {
 }
 
 #[test]
+fn who_left_a_list_does_not_come_back_as_whoever_has_the_old_address() {
+    let (scene, [ada, grace, alan]) = Scene::new("");
+    scene.sync("full");
+    let all = scene.file(
+        "all.csv",
+        "profile,email\nada,ada@own.example\nalan,alan@own.example\n",
+    );
+    done(&scene.import(&all));
+    scene.update(&ada, &Values::new().with(Column::Email, "new@own.example"));
+    scene.sync("full");
+    let standing = [format!("ada matched {ada}"), format!("alan matched {alan}")];
+    assert_eq!(scene.standing(), standing);
+    let without = scene.file("few.csv", "profile,email\nalan,alan@own.example\n");
+    let daemon = scene.daemon();
+    let ran = scene.import(&without);
+    failed(&ran, "whose keys do not lead to their user any more");
+    assert!(ran.stderr.contains("--yes"), "{ran}");
+    assert_eq!(scene.standing(), standing);
+    // Whose keys still lead to its user is made the same again.
+    let without = scene.file("other.csv", "profile,email\nada,ada@own.example\n");
+    done(&scene.import(&without));
+    scene.update(
+        &grace,
+        &Values::new().with(Column::Email, "ada@own.example"),
+    );
+    scene.sync("full");
+    done(&scene.import(&all));
+    let standing = [
+        format!("ada ambiguous {ada}"),
+        format!("alan matched {alan}"),
+    ];
+    assert_eq!(scene.standing(), standing);
+    done(&stop(daemon));
+    scene.home.verify();
+}
+
+#[test]
 fn many_profiles_leave_a_list_only_where_that_is_meant() {
     let (scene, _) = Scene::new("identity.removals = { at_least = 2, percent = 10 }\n");
     scene.sync("full");

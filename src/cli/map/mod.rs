@@ -18,6 +18,7 @@ use crate::config::{self, Secrets};
 use crate::control::{Line, Request};
 use crate::mirror::Reader;
 use crate::mirror::identities::IdentityRow;
+use crate::mirror::profiles::Removals;
 use crate::model::{Foreign, IdentityState, InstanceName, Profile};
 
 /// Own profiles, and which user of an instance each of them is
@@ -52,7 +53,7 @@ enum Command {
 ///
 /// The fields are `profile`, `email`, `user_name` and `employee_number`, in any order: the names in the first line of a .csv, or the
 /// members of an object a line in a .jsonl. Only `profile` must be there. A profile that is not in the file is removed; where that
-/// would be many, or anything that a person has decided, `--yes` is asked for. A file with a mistake changes nothing, and the line is named.
+/// would be many, or one that a person pinned or whose keys do not lead to its user any more, `--yes` is asked for. A file with a mistake changes nothing, and the line is named.
 #[derive(Debug, clap::Args)]
 struct Import {
     /// The instance, as the configuration names it
@@ -199,7 +200,7 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
     } = removals(config, &name, &profiles)?;
     if to_be_kept > 0 && !args.yes {
         let message = format!(
-            "{} that a person pinned, or whose link is in doubt, would be removed, and be matched anew if they came back",
+            "{} that a person pinned, or whose keys do not lead to their user any more, would be removed, and be matched anew if they came back",
             words::count(to_be_kept, "profile")
         );
         return Err(Failure::new(message)
@@ -260,14 +261,6 @@ fn length_of_piece(profiles: &[Profile]) -> usize {
     n.max(usize::from(!profiles.is_empty()))
 }
 
-/// Profiles that the mirror has and that are not in the list.
-#[derive(Default)]
-struct Removals {
-    all: u64,
-    /// Of those, such as come back as others: who was pinned is matched by keys again, and a link that was doubtful is forgotten.
-    to_be_kept: u64,
-}
-
 fn removals(config: &Path, name: &InstanceName, profiles: &[Profile]) -> anyhow::Result<Removals> {
     let mirror = config::mirror_path(&outside::sources(config, Secrets::None))?;
     if !mirror.try_exists()? {
@@ -279,22 +272,17 @@ fn removals(config: &Path, name: &InstanceName, profiles: &[Profile]) -> anyhow:
     if let Some(why) = handover::needs_daemon(&mirror)? {
         return Err(Failure::new(why).hint("nothing was changed").into());
     }
-    let mut removals = Removals::default();
     let is_listed = |name: &str| {
         let found = profiles.binary_search_by(|profile| profile.profile.as_str().cmp(name));
         found.is_ok()
     };
-    Reader::open(&mirror)?.identities(Some(name.as_str()), None, |row| {
-        if !is_listed(&row.profile) {
-            removals.all += 1;
-            let state = IdentityState::parse(&row.state);
-            let is_linked = row.user_id.is_some();
-            let is_to_be_kept = state.is_some_and(|state| state.is_to_be_kept(is_linked));
-            removals.to_be_kept += u64::from(is_to_be_kept);
-        }
-        Ok::<_, anyhow::Error>(())
-    })?;
-    Ok(removals)
+    // Where they cannot be had here, those of the last import are as near as can be; the import itself looks again.
+    let settings = config::load(&outside::sources(config, Secrets::None)).ok();
+    let instance = settings
+        .as_ref()
+        .and_then(|settings| settings.instances.get(name));
+    let rules = instance.map(|instance| instance.identity.rules.as_slice());
+    Ok(Reader::open(&mirror)?.removals(name, rules, is_listed)?)
 }
 
 fn summary(name: &InstanceName, [created, changed, removed]: [u64; 3], states: &Value) -> String {

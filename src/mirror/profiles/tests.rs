@@ -203,6 +203,59 @@ async fn an_import_moves_a_link_by_a_key_that_is_another_and_by_no_other() {
     assert_eq!(world.difference(), None);
 }
 
+/// Otherwise who came again would be matched by a key that is somebody else's by then.
+#[tokio::test]
+async fn whose_keys_do_not_lead_to_its_user_leaves_a_list_only_where_that_is_meant() {
+    let mut world = World::new().await;
+    world
+        .sync(&[mail("a", "jo@x"), mail("b", "b@x"), mail("c", "c@x")])
+        .await;
+    let keys = [("p", "jo@x"), ("q", "b@x"), ("r", "nobody@x")];
+    let [p, q, r] = keys.map(|(name, key)| profile(name, key, ""));
+    world.import(&[p, q.clone(), r]).await;
+    world
+        .sync(&[mail("a", "new@x"), mail("b", "b@x"), mail("c", "c@x")])
+        .await;
+    assert_eq!(
+        world.map(),
+        "p matched a email; q matched b email; r missing - -"
+    );
+    let removals = |listed: &'static str| {
+        let removals = world
+            .reader()
+            .removals(&name("acme"), None, |name| name == listed);
+        removals.map(|removals| (removals.all, removals.to_be_kept))
+    };
+    assert_eq!(removals("q").unwrap(), (2, 1));
+    assert_eq!(removals("p").unwrap(), (2, 0));
+    // By a rule that leads to nobody, none finds its user.
+    let by_number = world
+        .reader()
+        .removals(&name("acme"), Some(&[Rule::EmployeeNumber]), |_| false);
+    assert_eq!(by_number.unwrap().to_be_kept, 2);
+
+    let before = world.dump();
+    let piece = Piece {
+        may_forget: false,
+        ..world.piece(&[q])
+    };
+    let imported = world.mirror.write(move |writer| writer.import(&piece));
+    assert!(matches!(imported.await, Err(Error::ToBeKept(_))));
+    assert_eq!(world.dump(), before);
+    let piece = Piece {
+        may_forget: false,
+        ..world.piece(&[profile("p", "jo@x", "")])
+    };
+    let imported = world.mirror.write(move |writer| writer.import(&piece));
+    assert_eq!(imported.await.unwrap().removed, 2);
+    // Back again under an address that somebody else has got, the one is still the old person's.
+    world
+        .sync(&[mail("a", "new@x"), mail("b", "b@x"), mail("c", "jo@x")])
+        .await;
+    assert_eq!(world.map(), r#"p ambiguous a email ["c"]"#);
+    assert_eq!(world.difference(), None);
+}
+
 #[tokio::test]
 async fn what_a_person_decided_leaves_a_list_only_where_that_is_meant() {
     let mut world = World::new().await;
@@ -219,7 +272,7 @@ async fn what_a_person_decided_leaves_a_list_only_where_that_is_meant() {
         };
         let imported = world.mirror.write(move |writer| writer.import(&piece));
         match expected {
-            None => assert!(matches!(imported.await, Err(Error::TooManyRemovals(_)))),
+            None => assert!(matches!(imported.await, Err(Error::ToBeKept(_)))),
             Some(removed) => assert_eq!(imported.await.unwrap().removed, removed),
         }
         assert_eq!(world.dump() == before, expected.is_none());
