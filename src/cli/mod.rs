@@ -244,9 +244,43 @@ async fn interruptible(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mirror::Error;
+    use crate::model::InstanceName;
 
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_that_errors_about_a_map_name_are_commands() {
+        let instance = InstanceName::parse("acme").unwrap();
+        let (profile, user_id) = ("p".to_owned(), "u".to_owned());
+        for error in [
+            Error::NoList(instance.clone()),
+            Error::UnknownProfile {
+                instance: instance.clone(),
+                profile,
+            },
+            Error::NotShown {
+                instance: instance.clone(),
+                user_id: user_id.clone(),
+            },
+            Error::TooManyLinks {
+                instance: instance.clone(),
+                user_id,
+            },
+            Error::Overtaken(instance),
+        ] {
+            let said = error.to_string();
+            let quoted = said.split('`').skip(1).step_by(2);
+            let mut n_commands = 0;
+            for command in quoted.filter(|quoted| quoted.starts_with("musterd ")) {
+                let parsed = Cli::try_parse_from(command.split(' '));
+                assert!(parsed.is_ok(), "{said}: {}", parsed.unwrap_err());
+                n_commands += 1;
+            }
+            assert_eq!(n_commands, 1, "{said}");
+        }
     }
 }

@@ -176,7 +176,7 @@ pub enum Error {
     NoList(InstanceName),
     /// The list has no such profile.
     #[error(
-        "the list of `{instance}` has no profile `{}`: see `musterd map list`",
+        "the list of `{instance}` has no profile `{}`: see `musterd map list --instance {instance}`",
         Foreign(profile)
     )]
     UnknownProfile {
@@ -209,12 +209,12 @@ pub enum Error {
     },
     /// Another import of the same list was begun meanwhile: the later one goes on.
     #[error(
-        "another import for `{0}` was begun meanwhile and goes on instead of this one: see `musterd map list {0}` when it has ended"
+        "another import for `{0}` was begun meanwhile and goes on instead of this one: see `musterd map list --instance {0}` when it has ended"
     )]
     Overtaken(InstanceName),
     /// As many profiles as may be are pinned to this user.
     #[error(
-        "{} profiles of `{instance}` are linked to `{}` already, nothing was changed: `musterd map list {instance}` shows them",
+        "{} profiles of `{instance}` are linked to `{}` already, nothing was changed: `musterd map list --instance {instance}` shows them",
         MOST_OF_A_KEY,
         Foreign(user_id)
     )]

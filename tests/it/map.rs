@@ -367,7 +367,10 @@ fn what_is_exported_is_what_was_imported_and_pins_stay() {
     }
     // A pin is taken out of the list only where that is meant.
     let without = scene.file("c.csv", "profile,email\n\"a \"\"b\"\"\",ada@own.example\n");
-    failed(&scene.import(&without), "1 profile that a person pinned");
+    let ran = scene.import(&without);
+    failed(&ran, "1 profile that a person pinned");
+    let hint = "`musterd map list --instance acme` shows them";
+    assert!(ran.stderr.contains(hint), "{ran}");
     assert_eq!(scene.standing(), pinned);
     done(&scene.map(&["unpin", "acme", "z"]));
     assert_eq!(scene.standing()[1], format!("z matched {grace}"));

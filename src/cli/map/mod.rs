@@ -204,7 +204,7 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
             words::count(to_be_kept, "profile")
         );
         return Err(Failure::new(message)
-            .hint("nothing was changed: `--yes` says that this is meant, `musterd map list` shows them")
+            .hint(format!("nothing was changed: `--yes` says that this is meant, `musterd map list --instance {name}` shows them"))
             .into());
     }
     let mut sum = [0, 0, 0];
@@ -319,7 +319,7 @@ fn list(args: &List, config: &Path) -> anyhow::Result<Exit> {
         Ok::<_, anyhow::Error>(())
     })?;
     if n_rows == 0 && !args.reading.json {
-        out.text("no such profile: `musterd map import` makes the map\n")?;
+        out.text("no such profile: `musterd map import INSTANCE FILE` makes the map\n")?;
     }
     out.flush()?;
     Ok(Exit::Done)
@@ -368,7 +368,7 @@ fn export(args: &Export, config: &Path) -> anyhow::Result<Exit> {
     if !is_there {
         let message = format!("no list of profiles was imported for `{name}`");
         return Err(Failure::new(message)
-            .hint("`musterd map import` does")
+            .hint(format!("`musterd map import {name} FILE` does"))
             .into());
     }
     out.flush()?;
