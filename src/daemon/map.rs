@@ -197,6 +197,14 @@ async fn too_many(of: Of<'_>, sent: &Sent) -> anyhow::Result<Option<String>> {
         .mirror
         .read(move |reader| reader.n_profiles(&name))
         .await?;
+    let is_whole = sent.after.is_none() && sent.is_last;
+    if is_whole && sent.profiles.is_empty() && n_profiles > 0 && !sent.yes {
+        // The guard lets a few leave: a short list would go with a file into which nothing was written.
+        return Ok(Some(format!(
+            "the list has no profile at all, and all {n_profiles} of `{}` would be removed, nothing was changed: `--yes` says that this is meant",
+            of.instance
+        )));
+    }
     let limit = of.settings.removals;
     if sent.yes || !limit.is_exceeded(sent.removals, n_profiles) {
         return Ok(None);

@@ -416,6 +416,34 @@ fn who_left_a_list_does_not_come_back_as_whoever_has_the_old_address() {
 }
 
 #[test]
+fn a_list_of_nobody_takes_a_list_away_only_where_that_is_meant() {
+    let (scene, [ada, ..]) = Scene::new("");
+    scene.sync("full");
+    // Where there is no list there is nothing to lose.
+    done(&scene.import(&scene.file("a.jsonl", "")));
+    done(&scene.import(&scene.file("a.csv", "profile,email\np1,ada@own.example\n")));
+    let standing = [format!("p1 matched {ada}")];
+    let empty = [
+        ("b.jsonl", ""),
+        ("b.jsonl", "\n  \n\n"),
+        ("b.csv", "profile,email\n"),
+    ];
+    for (name, text) in empty {
+        let ran = scene.import(&scene.file(name, text));
+        failed(&ran, "the list has no profile at all");
+        assert!(ran.stderr.contains("--yes"), "{ran}");
+        assert_eq!(scene.standing(), standing);
+    }
+    let daemon = scene.daemon();
+    failed(&scene.import("b.csv"), "the list has no profile at all");
+    assert_eq!(scene.standing(), standing);
+    done(&scene.map(&["import", "acme", "b.csv", "--yes"]));
+    assert_eq!(scene.standing(), [""; 0]);
+    done(&stop(daemon));
+    scene.home.verify();
+}
+
+#[test]
 fn many_profiles_leave_a_list_only_where_that_is_meant() {
     let (scene, _) = Scene::new("identity.removals = { at_least = 2, percent = 10 }\n");
     scene.sync("full");
