@@ -106,6 +106,79 @@ fn the_queries_answer() {
     );
 }
 
+/// Who could approve then is found by the manager that the column `manager_id` had, in whatever form the instance sent it.
+#[test]
+fn the_audit_of_approvals_reads_a_manager_as_the_mirror_does() {
+    let servicenow = "urn:ietf:params:scim:schemas:extension:servicenow:2.0:User";
+    let enterprise = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+    let boss = json!({ "value": "boss" });
+    let forms = [
+        (json!({ servicenow: { "manager": boss } }), Some("boss")),
+        (json!({ servicenow: { "manager": "boss" } }), Some("boss")),
+        (json!({ servicenow: { "manager": 7 } }), Some("7")),
+        (
+            json!({ servicenow: { "manager": { "value": 7 } } }),
+            Some("7"),
+        ),
+        (json!({ enterprise: { "manager": "boss" } }), Some("boss")),
+        (json!({ enterprise: { "manager": boss } }), Some("boss")),
+        (
+            json!({ servicenow: { "manager": "boss" }, enterprise: { "manager": { "value": "7" } } }),
+            Some("boss"),
+        ),
+        (
+            json!({ servicenow: { "manager": { "value": "7", "name": "Seven" } }, enterprise: { "manager": boss } }),
+            Some("7"),
+        ),
+        // It names somebody, although nobody knows whom.
+        (
+            json!({ servicenow: { "manager": { "displayName": "Boss" } }, enterprise: { "manager": boss } }),
+            None,
+        ),
+        (
+            json!({ servicenow: { "manager": { "name": "Boss" } }, enterprise: { "manager": "boss" } }),
+            None,
+        ),
+        (
+            json!({ servicenow: { "manager": { "display": "Boss" } }, enterprise: { "manager": boss } }),
+            None,
+        ),
+        // It names nobody.
+        (
+            json!({ servicenow: { "manager": { "$ref": "x" } }, enterprise: { "manager": boss } }),
+            Some("boss"),
+        ),
+        (json!({ servicenow: { "title": "x" } }), None),
+        (json!({}), None),
+    ];
+    let mut people = vec![person("boss", "the.boss"), person("7", "seven")];
+    for (place, (extensions, _)) in forms.iter().enumerate() {
+        let mut one = person(&format!("u{place}"), &format!("user.{place}"));
+        for (urn, extension) in extensions.as_object().unwrap() {
+            one[urn] = extension.clone();
+        }
+        people.push(one);
+    }
+    let filled = Filled::new(&people);
+    let home = filled.home();
+    let moment: String = home.one("SELECT max(observed_at) FROM changes");
+    let queries = blocks("sql");
+    let (_, query) = queries
+        .iter()
+        .find(|(name, _)| name.contains("could approve"))
+        .unwrap();
+    let query = query.replace("2026-03-01T12:00:00.000Z", &moment);
+    for (place, (form, expected)) in forms.iter().enumerate() {
+        let rows = home.rows(&query.replace("'ID'", &format!("'u{place}'")));
+        let ids: Vec<String> = rows.iter().map(|row| format!("{:?}", row["id"])).collect();
+        let wanted = expected.map(|id| format!("Text({id:?})"));
+        assert_eq!(ids, Vec::from_iter(wanted), "{form}");
+        let column = format!("SELECT manager_id FROM users WHERE id = 'u{place}'");
+        let column: Option<String> = home.one(&column);
+        assert_eq!(column.as_deref(), *expected, "{form}");
+    }
+}
+
 #[test]
 fn the_configuration_shown_is_the_one_that_ships() {
     let minimal = include_str!("../../config/minimal.toml");
