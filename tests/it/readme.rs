@@ -179,6 +179,42 @@ fn the_audit_of_approvals_reads_a_manager_as_the_mirror_does() {
     }
 }
 
+/// Who is asked for by a name is not looked for among all others, and a name in other case is the same one.
+#[test]
+fn names_in_the_queries_are_found_by_index() {
+    let mut ada = person("u1", "ada.lovelace");
+    ada["urn:ietf:params:scim:schemas:extension:servicenow:2.0:User"] =
+        json!({ "manager": { "value": "u2" } });
+    ada["active"] = json!(false);
+    let mut alan = ada.clone();
+    (alan["id"], alan["userName"]) = (json!("u3"), json!("alan.turing"));
+    alan["active"] = json!(true);
+    let mut filled = Filled::new(&[ada, person("u2", "GRACE.Hopper"), alan]);
+    filled.apply_groups(&[
+        group("g1", "SERVICE desk", &["u1", "u3"]),
+        group("g2", "change APPROVERS", &["u1"]),
+    ]);
+    let queries = blocks("sql");
+    for (named, n_rows) in [
+        ("for routing a ticket", 1),
+        ("privileged groups", 2),
+        ("Direct reports", 1),
+    ] {
+        let (_, query) = queries
+            .iter()
+            .find(|(name, _)| name.contains(named))
+            .unwrap();
+        assert_eq!(filled.home().rows(query).len(), n_rows, "{named}");
+        let plan = filled.home().rows(&format!("EXPLAIN QUERY PLAN {query}"));
+        let plan: Vec<String> = plan
+            .iter()
+            .map(|row| format!("{:?}", row["detail"]))
+            .collect();
+        let plan = plan.join("\n");
+        assert!(!plan.contains("(instance=?)"), "{named}: {plan}");
+    }
+}
+
 #[test]
 fn the_configuration_shown_is_the_one_that_ships() {
     let minimal = include_str!("../../config/minimal.toml");
