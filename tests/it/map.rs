@@ -342,6 +342,7 @@ fn what_is_exported_is_what_was_imported_and_pins_stay() {
     scene.sync("full");
     let ran = scene.map(&["export", "acme"]);
     failed(&ran, "no list of profiles was imported");
+    assert_eq!(ran.stdout, "", "no line of a list that is none");
     let text = "profile,email,user_name,employee_number\n\"a \"\"b\"\"\",ada@own.example,,\nz,,grace.own,own,1\n"
         .replace("own,1", "\"own,1\"");
     done(&scene.import(&scene.file("a.csv", &text)));

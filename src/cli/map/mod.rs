@@ -355,10 +355,12 @@ fn export(args: &Export, config: &Path) -> anyhow::Result<Exit> {
     check_instance(&reader, &args.instance)?;
     let name = InstanceName::parse(&args.instance)?;
     let mut out = Output::stdout();
-    if !args.reading.json {
-        out.bytes(&csv_line(&file::HEADER)?)?;
-    }
+    // Where there is no list, there is no line.
+    let mut header = (!args.reading.json).then_some(&file::HEADER);
     let is_there = reader.profiles(&name, |profile| {
+        if let Some(header) = header.take() {
+            out.bytes(&csv_line(header)?)?;
+        }
         match args.reading.json {
             true => out.json(&profile)?,
             false => out.bytes(&csv_line(&file::fields(&profile))?)?,
@@ -370,6 +372,9 @@ fn export(args: &Export, config: &Path) -> anyhow::Result<Exit> {
         return Err(Failure::new(message)
             .hint(format!("`musterd map import {name} FILE` does"))
             .into());
+    }
+    if let Some(header) = header {
+        out.bytes(&csv_line(header)?)?;
     }
     out.flush()?;
     Ok(Exit::Done)
