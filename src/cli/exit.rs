@@ -99,7 +99,7 @@ pub fn print(error: &anyhow::Error) {
     };
 }
 
-/// Says on stderr why a command that did its work exits 3.
+/// Says on stderr why a command that did its work exits 3, or what is left of one that was stopped.
 pub(crate) fn note(message: &str) {
     let mut text = String::new();
     entry(

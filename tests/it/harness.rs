@@ -429,6 +429,22 @@ impl Running {
             .join(name)
     }
 
+    /// Until a command that waits for a daemon listens for signals: it begins with SIGTERM last.
+    pub(crate) fn wait_until_it_listens(&self) {
+        const SIGTERM: u32 = 15;
+        let listens = || {
+            let status = std::fs::read_to_string(self.proc("status")).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+            caught & 1 << (SIGTERM - 1) != 0
+        };
+        let deadline = Instant::now() + TIME_LIMIT;
+        while !listens() {
+            assert!(Instant::now() < deadline, "it does not listen");
+            std::thread::yield_now();
+        }
+    }
+
     /// Halts it where it is, every thread of it, until [`Running::resume`]: signals wait meanwhile.
     pub(crate) fn pause(&self) {
         self.signal("STOP");

@@ -445,6 +445,30 @@ fn a_list_of_nobody_takes_a_list_away_only_where_that_is_meant() {
 }
 
 #[test]
+fn an_import_that_is_interrupted_says_what_is_left_to_do() {
+    let (scene, [ada, ..]) = Scene::new("");
+    scene.sync("full");
+    let list = scene.file("a.csv", "profile,email\np1,ada@own.example\n");
+    let daemon = scene.daemon();
+    // It holds the mirror and answers nobody.
+    daemon.pause();
+    let client = scene.home.start(&["map", "import", "acme", &list]);
+    client.wait_until_it_listens();
+    client.interrupt();
+    let ran = client.finish(TIME_LIMIT);
+    assert_eq!(ran.code, Some(130), "{ran}");
+    assert!(
+        ran.stderr.contains("importing it again completes it"),
+        "{ran}"
+    );
+    daemon.resume();
+    done(&scene.import(&list));
+    assert_eq!(scene.standing(), [format!("p1 matched {ada}")]);
+    done(&stop(daemon));
+    scene.home.verify();
+}
+
+#[test]
 fn many_profiles_leave_a_list_only_where_that_is_meant() {
     let (scene, _) = Scene::new("identity.removals = { at_least = 2, percent = 10 }\n");
     scene.sync("full");

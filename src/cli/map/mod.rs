@@ -13,7 +13,7 @@ use self::file::Format;
 use super::exit::{Exit, Failure};
 use super::output::Output;
 use super::reading::{Reading, check_instance};
-use super::{handover, interruptible, outside, words};
+use super::{exit, handover, interruptible, outside, words};
 use crate::config::{self, Secrets};
 use crate::control::{Line, Request};
 use crate::mirror::Reader;
@@ -236,6 +236,11 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
             Ok(())
         })
         .await?;
+        if exit == Exit::Interrupted {
+            exit::note(
+                "stopped on the way: a part of the list may be in, importing it again completes it",
+            );
+        }
         if exit != Exit::Done {
             return Ok(exit);
         }
