@@ -9,7 +9,7 @@ use crate::config::settings::IdentitySettings;
 use crate::control::{Ended, Lines, Request};
 use crate::mirror::Mirror;
 use crate::mirror::profiles::{Imported, Piece};
-use crate::model::{InstanceName, Profile, ResourceType};
+use crate::model::{InstanceName, MatchedBy, Profile, ResourceType};
 
 /// Whose profiles, and how they are matched.
 #[derive(Clone, Copy)]
@@ -73,8 +73,8 @@ pub async fn carry_out(
         }
         Request::Pin {
             profile, user_id, ..
-        } => pin(of, profile, Some(user_id)).await,
-        Request::Unpin { profile, .. } => pin(of, profile, None).await,
+        } => pin(of, profile, user_id).await,
+        Request::Unpin { profile, .. } => unpin(of, profile, lines).await,
         _ => return None,
     })
 }
@@ -149,6 +149,7 @@ async fn import(
         sum.created += imported.created;
         sum.changed += imported.changed;
         sum.removed += imported.removed;
+        sum.moved += imported.moved;
         of.mirror.move_long_log().await;
         let Some(after) = imported.next_after else {
             break;
@@ -174,6 +175,7 @@ async fn import(
             "created": sum.created,
             "changed": sum.changed,
             "removed": sum.removed,
+            "moved": sum.moved,
             "states": states,
         }))
         .await;
@@ -246,17 +248,40 @@ async fn states(of: Of<'_>) -> anyhow::Result<Map<String, Value>> {
         .collect())
 }
 
-/// Links a profile to a user, whatever its keys say; `None` takes such a link away.
+/// Links a profile to a user, whatever its keys say.
 ///
 /// # Errors
-/// When there is no such profile or user, or no pin; when the mirror cannot be used.
-async fn pin(of: Of<'_>, profile: String, user_id: Option<String>) -> anyhow::Result<Ended> {
+/// When there is no such profile or user; when the mirror cannot be used.
+async fn pin(of: Of<'_>, profile: String, user_id: String) -> anyhow::Result<Ended> {
     let (name, now) = (of.instance.clone(), of.clock.now());
     of.mirror
-        .write(move |writer| match &user_id {
-            Some(user_id) => writer.pin(&name, &profile, user_id, now),
-            None => writer.unpin(&name, &profile, now),
+        .write(move |writer| writer.pin(&name, &profile, &user_id, now))
+        .await?;
+    Ok(Ended::Done)
+}
+
+/// Takes such a link away, and tells in one row how the profile stands without it.
+///
+/// # Errors
+/// When there is no such profile, or no pin; when the mirror cannot be used.
+async fn unpin(of: Of<'_>, profile: String, lines: &Lines) -> anyhow::Result<Ended> {
+    let (name, now) = (of.instance.clone(), of.clock.now());
+    let (profile, identity) = of
+        .mirror
+        .write(move |writer| {
+            let identity = writer.unpin(&name, &profile, now)?;
+            Ok((profile, identity))
         })
         .await?;
+    lines
+        .row(json!({
+            "instance": of.instance.as_str(),
+            "profile": profile,
+            "user_id": identity.user_id,
+            "matched_by": identity.matched_by.map(MatchedBy::as_str),
+            "state": identity.state.as_str(),
+            "candidates": identity.candidates,
+        }))
+        .await;
     Ok(Ended::Done)
 }

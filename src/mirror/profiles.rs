@@ -61,6 +61,8 @@ pub struct Imported {
     pub changed: u64,
     /// Profiles that are not in the list any more.
     pub removed: u64,
+    /// Profiles whose link is to another user than before.
+    pub moved: u64,
     /// Where the next transaction goes on, behind this profile; `None`: the piece is done.
     pub next_after: Option<String>,
 }
@@ -346,7 +348,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes a pin away: the profile is matched by its keys, as if it were new.
+    /// Takes a pin away: the profile is matched by its keys, as if it were new. Returns how it stands then.
     ///
     /// # Errors
     /// When there is no such profile, or it is not pinned; of the database.
@@ -355,7 +357,7 @@ impl Writer<'_> {
         instance: &InstanceName,
         profile: &str,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<Identity, Error> {
         let (listed, rules) = self.listed(instance, profile)?;
         let before = identities::load(self.conn, instance, profile)?;
         if before.and_then(|before| before.matched_by) != Some(MatchedBy::Pin) {
@@ -365,7 +367,8 @@ impl Writer<'_> {
             });
         }
         let matched = Matcher::new(self.conn, instance, rules)?.identity(&listed, None, None)?;
-        self.say(instance, &listed, now, &matched)
+        self.say(instance, &listed, now, &matched)?;
+        Ok(matched)
     }
 
     fn say(
@@ -591,6 +594,9 @@ impl Import<'_> {
         }
         let was = profile.as_ref().filter(|_| !is_same);
         let after = self.matcher.identity(new, identity.as_ref(), was)?;
+        let user_before = identity.as_ref().and_then(|before| before.user_id.as_ref());
+        let is_moved = user_before.is_some() && user_before != after.user_id.as_ref();
+        self.done.moved += u64::from(is_moved);
         self.register.put(&new.profile, identity.as_ref(), &after)?;
         Ok(())
     }

@@ -373,7 +373,10 @@ fn what_is_exported_is_what_was_imported_and_pins_stay() {
     let hint = "`musterd map list --instance acme` shows them";
     assert!(ran.stderr.contains(hint), "{ran}");
     assert_eq!(scene.standing(), pinned);
-    done(&scene.map(&["unpin", "acme", "z"]));
+    let ran = scene.map(&["unpin", "acme", "z"]);
+    done(&ran);
+    let told = format!("acme: z is matched by its keys again, and is {grace} by user_name\n");
+    assert_eq!(ran.stdout, told);
     assert_eq!(scene.standing()[1], format!("z matched {grace}"));
     done(&scene.import(&without));
     scene.home.verify();
@@ -440,6 +443,52 @@ fn a_list_of_nobody_takes_a_list_away_only_where_that_is_meant() {
     assert_eq!(scene.standing(), standing);
     done(&scene.map(&["import", "acme", "b.csv", "--yes"]));
     assert_eq!(scene.standing(), [""; 0]);
+    done(&stop(daemon));
+    scene.home.verify();
+}
+
+#[test]
+fn links_that_move_are_counted_and_who_is_unpinned_is_told() {
+    let (scene, [ada, grace, _]) = Scene::new("");
+    scene.sync("full");
+    let ran = scene.import(&scene.file(
+        "a.csv",
+        "profile,email\np1,ada@own.example\np2,grace@own.example\np3,x\n",
+    ));
+    done(&ran);
+    assert!(ran.stdout.contains("0 links moved; now"), "{ran}");
+    let daemon = scene.daemon();
+    let ran = scene.import(&scene.file(
+        "b.csv",
+        "profile,email\np1,grace@own.example\np2,y\np3,alan@own.example\n",
+    ));
+    done(&ran);
+    assert!(
+        ran.stdout
+            .contains("0 profiles new, 3 changed, 0 removed, 1 link moved; now"),
+        "{ran}"
+    );
+    assert_eq!(scene.standing()[0], format!("p1 matched {grace}"));
+    let unpinned = |profile: &str, user: &str| {
+        done(&scene.map(&["pin", "acme", profile, user]));
+        let ran = scene.map(&["unpin", "acme", profile]);
+        done(&ran);
+        let told = format!("acme: {profile} is matched by its keys again, and ");
+        ran.stdout
+            .strip_prefix(&told)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    };
+    assert_eq!(unpinned("p1", &ada), format!("is {grace} by email"));
+    assert_eq!(unpinned("p2", &ada), "missing: they lead to nobody");
+    let shared = Values::new().with(Column::Email, "grace@own.example");
+    scene.update(&ada, &shared);
+    scene.sync("full");
+    let mut both = [ada.clone(), grace];
+    both.sort();
+    let told = format!("ambiguous: they lead to {}", both.join(", "));
+    assert_eq!(unpinned("p1", &ada), told);
     done(&stop(daemon));
     scene.home.verify();
 }

@@ -147,11 +147,11 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
                 profile: args.profile,
                 user_id: args.user_id,
             };
-            say(&config, request, &told).await
+            say(&config, request, |_row| told).await
         }
         Command::Unpin(args) => {
             let told = format!(
-                "{}: {} is matched by its keys again\n",
+                "{}: {} is matched by its keys again",
                 args.instance,
                 Foreign(&args.profile)
             );
@@ -159,20 +159,50 @@ pub(crate) async fn run(args: Args, config: PathBuf) -> anyhow::Result<Exit> {
                 instance: args.instance,
                 profile: args.profile,
             };
-            say(&config, request, &told).await
+            say(&config, request, |row| format!("{told}{}\n", standing(row))).await
         }
         Command::Export(args) => interruptible(async move { export(&args, &config) }).await,
     }
 }
 
-async fn say(config: &Path, request: Request, told: &str) -> anyhow::Result<Exit> {
-    let exit = handover::carry_out(config, request, |_line| Ok(())).await?;
+/// Has a request carried out, and says what came of it by the row that it told, if it told one.
+async fn say(
+    config: &Path,
+    request: Request,
+    told: impl FnOnce(&Value) -> String,
+) -> anyhow::Result<Exit> {
+    let mut row = Value::Null;
+    let exit = handover::carry_out(config, request, |line| {
+        if let Line::Row(told) = line {
+            row = told;
+        }
+        Ok(())
+    })
+    .await?;
     if exit == Exit::Done {
         let mut out = Output::stdout();
-        out.text(told)?;
+        out.text(&told(&row))?;
         out.flush()?;
     }
     Ok(exit)
+}
+
+/// How a profile stands whose pin was taken away, behind what was done.
+fn standing(row: &Value) -> String {
+    let text = |name: &str| Foreign(row[name].as_str().unwrap_or_default()).to_string();
+    match row["state"].as_str().and_then(IdentityState::parse) {
+        Some(IdentityState::Matched) => {
+            format!(", and is {} by {}", text("user_id"), text("matched_by"))
+        }
+        Some(IdentityState::Missing) => ", and missing: they lead to nobody".to_owned(),
+        Some(state) => {
+            let candidates = row["candidates"].as_array().into_iter().flatten();
+            let ids = candidates.filter_map(Value::as_str);
+            let ids: Vec<String> = ids.map(|id| Foreign(id).to_string()).collect();
+            format!(", and {}: they lead to {}", state.as_str(), ids.join(", "))
+        }
+        None => String::new(),
+    }
 }
 
 /// Profiles of one piece of a list at most, and bytes of their fields: a request of that length is read at once.
@@ -207,7 +237,7 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
             .hint(format!("nothing was changed: `--yes` says that this is meant, `musterd map list --instance {name}` shows them"))
             .into());
     }
-    let mut sum = [0, 0, 0];
+    let mut sum = [0; 4];
     let mut states = Value::Null;
     let (mut number, mut after) = (None, None::<String>);
     let mut rest = profiles.as_slice();
@@ -226,7 +256,10 @@ async fn import(args: Import, config: &Path) -> anyhow::Result<Exit> {
         after = piece.last().map(|last| last.profile.clone());
         let exit = handover::carry_out(config, request, |line| {
             if let Line::Row(row) = line {
-                for (sum, name) in sum.iter_mut().zip(["created", "changed", "removed"]) {
+                for (sum, name) in sum
+                    .iter_mut()
+                    .zip(["created", "changed", "removed", "moved"])
+                {
                     *sum += row[name].as_u64().unwrap_or_default();
                 }
                 number = row["number"].as_u64();
@@ -290,12 +323,17 @@ fn removals(config: &Path, name: &InstanceName, profiles: &[Profile]) -> anyhow:
     Ok(Reader::open(&mirror)?.removals(name, rules, is_listed)?)
 }
 
-fn summary(name: &InstanceName, [created, changed, removed]: [u64; 3], states: &Value) -> String {
+fn summary(
+    name: &InstanceName,
+    [created, changed, removed, moved]: [u64; 4],
+    states: &Value,
+) -> String {
     let mut text = format!(
-        "{name}: {} new, {} changed, {} removed",
+        "{name}: {} new, {} changed, {} removed, {} moved",
         words::count(created, "profile"),
         words::number(changed),
-        words::number(removed)
+        words::number(removed),
+        words::count(moved, "link")
     );
     let mut sep = "; now ";
     for (state, n) in states.as_object().into_iter().flatten() {

@@ -74,6 +74,7 @@ impl World {
             sum.created += imported.created;
             sum.changed += imported.changed;
             sum.removed += imported.removed;
+            sum.moved += imported.moved;
             let Some(after) = imported.next_after else {
                 return sum;
             };
@@ -90,7 +91,7 @@ impl World {
         pinned.await
     }
 
-    async fn unpin(&self, profile: &'static str) -> Result<(), Error> {
+    async fn unpin(&self, profile: &'static str) -> Result<Identity, Error> {
         let now = self.now;
         let unpinned = self
             .mirror
@@ -171,12 +172,15 @@ async fn an_address_of_a_new_person_never_inherits_the_link_of_the_old_one() {
     world.pin("p", "b").await.unwrap();
     assert_eq!(world.map(), "p pinned b pin");
     assert_eq!(world.assignable(), "p b b.name");
-    world.unpin("p").await.unwrap();
+    let unpinned = world.unpin("p").await.unwrap();
+    assert_eq!(unpinned.user_id.as_deref(), Some("b"));
     assert_eq!(world.map(), "p matched b email");
-    world.import(&[profile("p", "OLD@example.com", "")]).await;
+    let imported = world.import(&[profile("p", "OLD@example.com", "")]).await;
+    assert_eq!((imported.changed, imported.moved), (1, 1));
     assert_eq!(world.map(), "p matched a email");
     // Keys that lead to nobody yet do not take the user away.
-    world.import(&[profile("p", "later@example.com", "")]).await;
+    let imported = world.import(&[profile("p", "later@example.com", "")]).await;
+    assert_eq!((imported.changed, imported.moved), (1, 0));
     assert_eq!(world.map(), "p matched a email");
     assert_eq!(world.difference(), None);
 }
@@ -391,6 +395,7 @@ async fn a_pin_needs_a_profile_and_a_user_who_is_shown() {
     let mut world = World::new().await;
     world.sync(&[mail("a", "a@x"), mail("b", "b@x")]).await;
     let told = |result: Result<(), Error>| result.unwrap_err().to_string();
+    let unpinned = |result: Result<Identity, Error>| told(result.map(drop));
     assert!(told(world.pin("p", "a").await).contains("no list"));
     world.import(&[profile("p", "a@x", "")]).await;
     world.sync(&[mail("a", "a@x")]).await;
@@ -401,7 +406,7 @@ async fn a_pin_needs_a_profile_and_a_user_who_is_shown() {
         told(world.pin("p", "b").await).contains("shows no user"),
         "gone"
     );
-    assert!(told(world.unpin("p").await).contains("is not pinned"));
+    assert!(unpinned(world.unpin("p").await).contains("is not pinned"));
     assert_eq!(world.dump(), before);
     let unlinked = world.mirror.write(|writer| writer.link(&[pin("globex")]));
     unlinked.await.unwrap();
