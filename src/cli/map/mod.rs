@@ -53,7 +53,8 @@ enum Command {
 ///
 /// The fields are `profile`, `email`, `user_name` and `employee_number`, in any order: the names in the first line of a .csv, or the
 /// members of an object a line in a .jsonl. Only `profile` must be there. A profile that is not in the file is removed; where that
-/// would be many, or one that a person pinned or whose keys do not lead to its user any more, `--yes` is asked for. A file with a mistake changes nothing, and the line is named.
+/// would be many, or one that a person pinned or whose keys do not lead to its user any more, `--yes` is asked for. A file with a
+/// mistake changes nothing, and the line is named.
 #[derive(Debug, clap::Args)]
 struct Import {
     /// The instance, as the configuration names it
