@@ -274,7 +274,7 @@ mod tests {
             ),
             (
                 &format!("{NEW} VALUES {esc}"),
-                "row `acme 0\\u{1b}[31m`: it was not written",
+                "`users`, a row: it was not written",
                 "user `0\\u{1b}[31m` of `acme`: in the mirror, but not in the feed",
             ),
             (
@@ -391,6 +391,17 @@ mod tests {
             (
                 "DELETE FROM seals WHERE of = 'pins'",
                 "`pins`, row `acme`: it was not written by musterd, or its seal is lost",
+                "",
+            ),
+            // What stands in the place of a key may be anybody's address.
+            (
+                "INSERT INTO pins (instance, scim_path) VALUES ('ada@example.com', '/x')",
+                "`pins`, a row: it was not written by musterd",
+                "",
+            ),
+            (
+                "INSERT INTO source_counts (instance, resource) VALUES ('acme', 'ada@example.com')",
+                "`source_counts`, a row: it was not written by musterd",
                 "",
             ),
             (
