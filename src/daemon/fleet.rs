@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -321,24 +322,23 @@ impl Fleet {
     pub async fn tidy(&self, cancel: &CancellationToken) -> Result<(), mirror::Error> {
         let now = self.clock.now();
         let before = |age| now.saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
-        let options = {
+        let mut options = {
             let in_force = self.in_force();
             let links = in_force.links.values();
             let windows = links.map(|link| link.settings.guard.longest_window());
             let longest = windows.max().unwrap_or_default();
             let history = in_force.kept.history.map(|history| history.max(longest));
-            TrimOptions {
-                changes_before: history.map(before),
-                syncs_before: before(in_force.kept.sync_history),
-                batch: TRIM_BATCH,
-            }
+            TrimOptions::new(history.map(before), before(in_force.kept.sync_history))
         };
-        while !cancel.is_cancelled()
-            && self
-                .mirror
+        while !cancel.is_cancelled() {
+            let began = Instant::now();
+            if !(self.mirror)
                 .write(move |writer| writer.trim(&options))
                 .await?
-        {
+            {
+                break;
+            }
+            options.pace(began.elapsed());
             self.mirror.move_long_log().await;
         }
         self.keep_requests(Keep::Soon).await;
@@ -362,10 +362,6 @@ impl Fleet {
         Ok(())
     }
 }
-
-/// Records trimmed in one transaction: in a long feed each is a page of its own in two indexes, and the writer must be free again
-/// after a fraction of a second (promise P7).
-const TRIM_BATCH: usize = 2_000;
 
 async fn link_all(
     settings: &Settings,

@@ -1,5 +1,7 @@
 //! Old change records move to `changes_base`, old rows of `syncs` go.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, params};
 
@@ -17,6 +19,37 @@ pub struct TrimOptions {
     pub syncs_before: Timestamp,
     /// Records in one transaction.
     pub batch: usize,
+}
+
+/// Records trimmed in one transaction at most: in a long feed each is a page of its own in an index.
+const MAX_BATCH: usize = 2_000;
+
+/// No fewer are worth a transaction.
+const MIN_BATCH: usize = 50;
+
+/// The writer must be free again after a fraction of a second, however slow the disk (promise P7).
+const LONG_TRANSACTION: Duration = Duration::from_millis(300);
+
+impl TrimOptions {
+    /// As much at a time as goes at first.
+    #[must_use]
+    pub fn new(changes_before: Option<Timestamp>, syncs_before: Timestamp) -> Self {
+        Self {
+            changes_before,
+            syncs_before,
+            batch: MAX_BATCH,
+        }
+    }
+
+    /// Fewer records for the next transaction where the last one took long, more where it did not.
+    pub fn pace(&mut self, took: Duration) {
+        self.batch = match took {
+            long if long > LONG_TRANSACTION => self.batch / 2,
+            short if short < LONG_TRANSACTION / 4 => self.batch * 2,
+            _ => self.batch,
+        }
+        .clamp(MIN_BATCH, MAX_BATCH);
+    }
 }
 
 /// Whether an old record is the last of something that is in no table any more: of somebody who was dropped with his instance, or of a
@@ -125,6 +158,21 @@ mod tests {
     async fn trim(world: &World, options: TrimOptions) -> bool {
         let trimmed = world.mirror.write(move |writer| writer.trim(&options));
         trimmed.await.unwrap()
+    }
+
+    #[test]
+    fn transactions_become_shorter_on_a_slow_disk_and_longer_again() {
+        let mut options = TrimOptions::new(None, Timestamp::UNIX_EPOCH);
+        let mut pace = |ms: u64| {
+            options.pace(Duration::from_millis(ms));
+            options.batch
+        };
+        assert_eq!(
+            [1, 2_000, 301, 300].map(&mut pace),
+            [2_000, 1_000, 500, 500]
+        );
+        assert_eq!([900; 5].map(&mut pace), [250, 125, 62, 50, 50]);
+        assert_eq!([74, 75, 10].map(&mut pace), [100, 100, 200]);
     }
 
     #[tokio::test]
