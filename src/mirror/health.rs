@@ -280,3 +280,45 @@ impl Reader {
         Ok(groups.collect::<Result<_, _>>()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{FULL, INCREMENTAL, World, name, pin};
+    use crate::mirror::read::Pin;
+    use crate::model::{Outcome, ResourceType};
+
+    #[tokio::test]
+    async fn a_full_sync_of_groups_that_failed_is_told_until_one_succeeds() {
+        let mut world = World::new().await;
+        let both = Pin {
+            resources: vec![ResourceType::User, ResourceType::Group],
+            ..pin("acme")
+        };
+        let linked = world.mirror.write(move |writer| writer.link(&[both]));
+        linked.await.unwrap();
+        for (how, error, told) in [
+            (FULL, Some("full"), Some("full")),
+            (INCREMENTAL, None, Some("full")),
+            (INCREMENTAL, Some("incremental"), Some("incremental")),
+            (FULL, None, None),
+        ] {
+            let stage = world.stage(how.mode);
+            let (batch, finish) = world.ending(&stage).await;
+            let mut row = finish.sync;
+            (row.id, row.resource) = (batch.sync_id, ResourceType::Group);
+            row.outcome = match error {
+                Some(_) => Outcome::Failed,
+                None => Outcome::Succeeded,
+            };
+            row.error = error.map(str::to_owned);
+            let written = world.mirror.write(move |writer| writer.fail(&row, None));
+            written.await.unwrap();
+            let health = world.reader().health(world.now).unwrap();
+            let acme = health
+                .iter()
+                .find(|one| one.instance == name("acme").as_str());
+            let groups = acme.unwrap().groups.as_ref().unwrap();
+            assert_eq!(groups.last_error.as_deref(), told, "{error:?}");
+        }
+    }
+}

@@ -401,3 +401,12 @@ async fn a_slow_bleed_of_members_counts() {
     }
     assert_eq!(living_members(&world), "c d", "the third one is held");
 }
+
+#[tokio::test]
+async fn nobody_says_of_a_list_that_nobody_asked_about_that_it_is_whole() {
+    let mut world = with(&["a", "b", "c", "d"]).await;
+    limited(&mut world, 2);
+    sync(&mut world, &["d"], ListState::Unasked).await;
+    assert_eq!(living_members(&world), "a b c d");
+    assert_eq!(text(&world, "SELECT members_known FROM groups"), "unknown");
+}
