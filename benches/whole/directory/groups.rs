@@ -121,8 +121,8 @@ impl Groups {
                 group.members.remove(*place);
             }
             let left = group.members.len() + began;
-            // A list that may be cut says nothing of who left.
-            began += usize::from(left > 0 && left.is_multiple_of(CAP));
+            // A list that may be cut says nothing of who left, and one without anybody waits for a person.
+            began += usize::from(left.is_multiple_of(CAP));
             for _ in 0..began {
                 group.meet(users);
             }
