@@ -171,7 +171,7 @@ struct Again {
 enum Word {
     /// One of them says to be in the group.
     Against,
-    /// None of them does who was answered for. Who is gone is in no group.
+    /// None of them does who shows any groups; or all are gone.
     Nothing,
     /// Nobody is shown with any groups, be it that the user is in none or that none are shown.
     Silent,
@@ -262,14 +262,15 @@ impl Asking {
             judge(stage, reader, &instance, &asked_for, base, answer)
         })
         .await?;
-        let Some(Missing { users, shown }) = missing else {
+        let Some(missing) = missing else {
             return Ok((stage, reader));
         };
-        let state = match self.word_of(reading, &group, &users).await? {
-            Word::Against if shown == 0 => ListState::Unknown,
+        let is_empty = missing.shown == 0;
+        let state = match self.word_of(reading, &group, &missing).await? {
+            Word::Against if is_empty => ListState::Unknown,
             Word::Against => ListState::Cut,
             Word::Unheard => ListState::Unknown,
-            Word::Silent if shown == 0 => {
+            Word::Silent if is_empty => {
                 let shows_groups;
                 (stage, reader, shows_groups) = self.shows_groups(reading, stage, reader).await?;
                 match shows_groups {
@@ -293,10 +294,10 @@ impl Asking {
         &mut self,
         reading: &Reading,
         group: &ResourceId,
-        users: &[Witness],
+        missing: &Missing,
     ) -> Result<Word, Error> {
-        let (mut spoke, mut is_silent, mut is_unheard) = (false, users.is_empty(), false);
-        for user in users {
+        let (mut spoke, mut is_silent, mut is_unheard) = (false, false, false);
+        for user in &missing.users {
             if self.silence_of_users.is_long() {
                 is_unheard = true;
                 break;
@@ -308,7 +309,8 @@ impl Asking {
                 Said::Groups(_) => spoke = true,
                 Said::Nothing => is_silent = true,
                 Said::NotThere if user.is_living => return Ok(Word::Unheard),
-                Said::NotThere => spoke = true,
+                // Who is gone is in no group, and says nothing of the others.
+                Said::NotThere => {}
                 Said::Unclear => is_unheard = true,
             }
         }
@@ -316,6 +318,7 @@ impl Asking {
             (true, ..) => Word::Nothing,
             (_, true, _) => Word::Silent,
             (_, _, true) => Word::Unheard,
+            (false, false, false) if missing.n_others > 0 => Word::Silent,
             (false, false, false) => Word::Nothing,
         })
     }
@@ -393,6 +396,9 @@ struct Witness {
 struct Missing {
     /// Some of them, who are asked.
     users: Vec<Witness>,
+    /// How many are missing who are not.
+    n_others: usize,
+    /// How many the list shows.
     shown: usize,
 }
 
@@ -449,8 +455,14 @@ fn judge(
         is_living: living.contains(&id),
         id,
     });
-    let users = users.collect();
-    Ok((stage, Some(Missing { users, shown })))
+    let users: Vec<Witness> = users.collect();
+    let n_others = missing.len() - users.len();
+    let missing = Missing {
+        users,
+        n_others,
+        shown,
+    };
+    Ok((stage, Some(missing)))
 }
 
 /// Some of the users among members, from the first to the last.

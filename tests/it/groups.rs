@@ -425,6 +425,29 @@ fn an_empty_list_of_which_no_user_says_anything_waits_for_a_person() {
 }
 
 #[test]
+fn one_who_is_gone_is_no_witness_for_the_others() {
+    simulate(async || {
+        let scene = Scene::with(12).await;
+        let group = scene.group_of("Night Desk", 4);
+        scene.next().await;
+        let mute = Effect::MemberMissing {
+            member: "groups".to_owned(),
+        };
+        scene.acme().add_fault(Fault::new(mute));
+        let empty = Effect::MembersEmpty {
+            ids: vec![group.clone()],
+        };
+        scene.acme().add_fault(Fault::new(empty));
+        assert!(scene.acme().delete(&scene.members_of(&group)[0]));
+        scene.minutes(80).await;
+        let gone: i64 = scene.ask("SELECT count(*) FROM users WHERE gone_at IS NOT NULL");
+        assert_eq!(gone, 1);
+        assert_eq!((scene.count(&group), &*scene.known(&group)), (4, "unknown"));
+        scene.end().await;
+    });
+}
+
+#[test]
 fn whom_the_instance_does_not_show_stays_in_a_group_until_proved_gone() {
     simulate(async || {
         let scene = Scene::with(12).await;
