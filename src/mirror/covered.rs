@@ -136,7 +136,9 @@ impl Covered {
 #[cfg(test)]
 mod tests {
     use super::super::read::Pin;
-    use super::super::testing::{FULL, How, INCREMENTAL, World, name, pin, plan_of, time, titled};
+    use super::super::testing::{
+        FULL, How, INCREMENTAL, USER, World, name, pin, plan_of, time, titled,
+    };
     use super::*;
     use crate::model::{Capabilities, Doubt, Outcome, Verdict};
 
@@ -144,23 +146,10 @@ mod tests {
     /// by any.
     type Step<'a> = (How, &'a str, i64, Outcome, &'a [Doubt], [&'a str; 2]);
 
-    /// A sync of users with this outcome and certificate, that took so many seconds.
+    /// A sync with this outcome and certificate, that took so many seconds.
     async fn sync(
         world: &mut World,
-        how: How,
-        date: &str,
-        took: i64,
-        outcome: Outcome,
-        doubts: &[Doubt],
-    ) {
-        let of = ResourceType::User;
-        sync_of(of, world, how, date, took, outcome, doubts).await;
-    }
-
-    async fn sync_of(
-        resource: ResourceType,
-        world: &mut World,
-        how: How,
+        (of, how): (ResourceType, How),
         date: &str,
         took: i64,
         outcome: Outcome,
@@ -169,7 +158,7 @@ mod tests {
         let stage = world.stage(how.mode);
         let (batch, finish) = world.ending(&stage).await;
         let mut row = finish.sync;
-        row.resource = resource;
+        row.resource = of;
         row.id = batch.sync_id;
         row.outcome = outcome;
         row.started_at = row.finished_at - SignedDuration::from_secs(took);
@@ -245,7 +234,7 @@ mod tests {
         ];
         for (how, date, took, outcome, doubts, expected) in steps {
             let date = format!("2026-03-01T{date}Z");
-            sync(&mut world, how, &date, took, outcome, doubts).await;
+            sync(&mut world, (USER, how), &date, took, outcome, doubts).await;
             let expected = expected.map(|time| Some(format!("2026-03-01T{time}Z")));
             assert_eq!(
                 [true, false].map(|full| covered(&world, full)),
@@ -273,40 +262,22 @@ mod tests {
         let (users, groups) = (ResourceType::User, ResourceType::Group);
         let mut world = World::new().await;
         let steps = [
-            (users, FULL, "12:00:00", "12:00:00"),
-            (groups, FULL, "11:59:00", "11:59:00"),
-            (users, FULL, "12:10:00", "11:59:00"),
-            (groups, INCREMENTAL, "12:20:00", "11:59:00"),
+            (groups, FULL, "11:57:00", "11:57:00"),
+            (users, FULL, "12:10:00", "11:57:00"),
+            (groups, INCREMENTAL, "12:20:00", "11:57:00"),
             (groups, FULL, "12:30:00", "12:10:00"),
+            (users, FULL, "12:40:00", "12:30:00"),
         ];
-        let first = steps[0];
         let date = |time: &str| format!("2026-03-01T{time}Z");
-        sync(
-            &mut world,
-            first.1,
-            &date(first.2),
-            1,
-            Outcome::Succeeded,
-            &[],
-        )
-        .await;
-        assert_eq!(covered(&world, true), Some(date(first.3)), "no groups");
+        let good = Outcome::Succeeded;
+        sync(&mut world, (users, FULL), &date("11:58:00"), 1, good, &[]).await;
+        assert_eq!(covered(&world, true), Some(date("11:58:00")), "no groups");
         link(&world, &[users, groups]).await;
         assert_eq!(covered(&world, true), None, "they were not read yet");
-        for (of, how, at, expected) in &steps[1..] {
-            sync_of(*of, &mut world, *how, &date(at), 1, Outcome::Succeeded, &[]).await;
+        for (of, how, at, expected) in steps {
+            sync(&mut world, (of, how), &date(at), 1, good, &[]).await;
             assert_eq!(covered(&world, true), Some(date(expected)), "{at}");
         }
-        sync(
-            &mut world,
-            FULL,
-            &date("12:40:00"),
-            1,
-            Outcome::Succeeded,
-            &[],
-        )
-        .await;
-        assert_eq!(covered(&world, true), Some(date("12:30:00")));
         link(&world, &[users]).await;
         assert_eq!(covered(&world, true), Some(date("12:40:00")), "left out");
         let health = world.reader().health(world.now).unwrap();
@@ -327,15 +298,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_covered_while_it_looks_like_another_directory() {
         let mut world = World::new().await;
-        sync(
-            &mut world,
-            FULL,
-            "2026-03-01T12:00:00Z",
-            1,
-            Outcome::Succeeded,
-            &[],
-        )
-        .await;
+        let date = "2026-03-01T12:00:00Z";
+        sync(&mut world, (USER, FULL), date, 1, Outcome::Succeeded, &[]).await;
         let hold = |state: &'static str| {
             world.mirror.write(move |writer| {
                 writer.conn.execute("DELETE FROM holds", [])?;

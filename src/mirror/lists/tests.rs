@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::apply::{Applied, Batch, Finish, Planned};
 use super::super::read::Pin;
-use super::super::stage::StageKey;
+use super::super::stage::{Stage, StageKey};
 use super::super::testing::{FULL, USER, World, id, key, name, pin, plan_of, proof};
 use super::*;
 use crate::model::{Mode, Row};
