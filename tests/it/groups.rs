@@ -194,6 +194,13 @@ impl Scene {
     }
 }
 
+/// No user is shown with groups.
+fn mute() -> Fault {
+    Fault::new(Effect::MemberMissing {
+        member: "groups".to_owned(),
+    })
+}
+
 /// Under a paused clock.
 pub(crate) fn simulate(scene: impl AsyncFnOnce()) {
     Simulated::new().block_on(scene());
@@ -394,10 +401,7 @@ fn an_empty_list_of_which_no_user_says_anything_waits_for_a_person() {
         let scene = Scene::with(12).await;
         let group = scene.group_of("Night Desk", 4);
         scene.next().await;
-        let mute = Effect::MemberMissing {
-            member: "groups".to_owned(),
-        };
-        scene.acme().add_fault(Fault::new(mute));
+        scene.acme().add_fault(mute());
         // Some may leave, as two answers agree.
         scene.leave(&group, 1);
         scene.next().await;
@@ -425,26 +429,29 @@ fn an_empty_list_of_which_no_user_says_anything_waits_for_a_person() {
 }
 
 #[test]
-fn one_who_is_gone_is_no_witness_for_the_others() {
-    simulate(async || {
-        let scene = Scene::with(12).await;
-        let group = scene.group_of("Night Desk", 4);
-        scene.next().await;
-        let mute = Effect::MemberMissing {
-            member: "groups".to_owned(),
-        };
-        scene.acme().add_fault(Fault::new(mute));
-        let empty = Effect::MembersEmpty {
-            ids: vec![group.clone()],
-        };
-        scene.acme().add_fault(Fault::new(empty));
-        assert!(scene.acme().delete(&scene.members_of(&group)[0]));
-        scene.minutes(80).await;
-        let gone: i64 = scene.ask("SELECT count(*) FROM users WHERE gone_at IS NOT NULL");
-        assert_eq!(gone, 1);
-        assert_eq!((scene.count(&group), &*scene.known(&group)), (4, "unknown"));
-        scene.end().await;
-    });
+fn whoever_is_gone_is_no_witness_for_the_others() {
+    // One of those who are asked, and all of them.
+    for gone in [&[0][..], &[0, 1, 3]] {
+        simulate(async || {
+            let scene = Scene::with(12).await;
+            let group = scene.group_of("Night Desk", 4);
+            scene.next().await;
+            scene.acme().add_fault(mute());
+            let empty = Effect::MembersEmpty {
+                ids: vec![group.clone()],
+            };
+            scene.acme().add_fault(Fault::new(empty));
+            let members = scene.members_of(&group);
+            for place in gone {
+                assert!(scene.acme().delete(&members[*place]));
+            }
+            scene.minutes(80).await;
+            let n_gone: i64 = scene.ask("SELECT count(*) FROM users WHERE gone_at IS NOT NULL");
+            assert_eq!(n_gone, i64::try_from(gone.len()).unwrap());
+            assert_eq!((scene.count(&group), &*scene.known(&group)), (4, "unknown"));
+            scene.end().await;
+        });
+    }
 }
 
 #[test]
@@ -497,7 +504,11 @@ fn lists_that_are_all_blank_say_that_sight_was_lost() {
         scene
             .acme()
             .add_fault(Fault::new(Effect::MembersEmpty { ids }).named("blank"));
+        // Nor does any user tell that this is wrong.
+        scene.acme().add_fault(mute());
         scene.minutes(30).await;
+        let holds: i64 = scene.ask("SELECT count(*) FROM holds");
+        assert_eq!(holds, 0, "nothing is left to a person");
         assert_eq!(scene.mirrored(), before);
         assert_eq!(scene.last_seq(), feed);
         let unknown: i64 = scene.ask("SELECT count(*) FROM groups WHERE members_known = 'unknown'");
