@@ -25,11 +25,27 @@ use crate::reconcile::members::{self, Comparison};
 pub use self::crawled::Lost;
 pub use super::staged::ListState;
 
-/// A living membership of the mirror.
+/// A living membership of the mirror: what an index has of it.
 #[derive(Clone, Debug)]
 pub(super) struct Living {
     rowid: i64,
-    member: Member,
+    id: String,
+}
+
+impl Living {
+    /// The member, with what only the row has. Most of those who are missing are counted, and no more.
+    fn member(&self, mirror: &Connection) -> Result<Member, Error> {
+        let mut row = mirror.prepare_cached(
+            "SELECT member_id, member_type, label FROM memberships WHERE rowid = ?1",
+        )?;
+        Ok(row.query_row([self.rowid], |row| {
+            Ok(Member {
+                id: row.get(0)?,
+                kind: kind(row, 1)?,
+                label: row.get(2)?,
+            })
+        })?)
+    }
 }
 
 /// What a list is beside the mirror's.
@@ -55,7 +71,7 @@ impl Change {
         held: &BTreeMap<ResourceId, i64>,
         group: &ResourceId,
     ) -> usize {
-        let id = |one: &Living| membership::id(group.as_str(), &one.member.id);
+        let id = |one: &Living| membership::id(group.as_str(), &one.id);
         match held.is_empty() {
             true => self.missing.len(),
             false => {
@@ -96,14 +112,12 @@ pub(super) fn change(
     while let Some(row) = rows.next()? {
         let id = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
         if !comparison.has(id) {
-            missing.push(row.get::<_, i64>(1)?);
+            missing.push(living_row(row)?);
         }
     }
     Ok(Some(Change {
         came: comparison.came(),
-        missing: (missing.into_iter())
-            .map(|rowid| membership_of(mirror, rowid))
-            .collect::<Result<_, _>>()?,
+        missing,
         state: staged.list,
         is_gone: false,
         list,
@@ -115,46 +129,27 @@ const LIVING: &str = "
     SELECT member_id, rowid FROM memberships
     WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL ORDER BY member_id";
 
-fn membership_of(mirror: &Connection, rowid: i64) -> Result<Living, Error> {
-    let mut row = mirror.prepare_cached(
-        "SELECT rowid, member_id, member_type, label FROM memberships WHERE rowid = ?1",
-    )?;
-    Ok(row.query_row([rowid], living_row)?)
-}
-
 /// Everybody of a group that is gone.
 pub(super) fn all_of(
     mirror: &Connection,
     instance: &InstanceName,
     group: &ResourceId,
 ) -> Result<Change, Error> {
+    let mut living = mirror.prepare_cached(LIVING)?;
+    let living = living.query_map([instance.as_str(), group.as_str()], living_row)?;
     Ok(Change {
         came: Vec::new(),
-        missing: living(mirror, instance, group.as_str())?,
+        missing: living.collect::<Result<_, _>>()?,
         list: Packed::default(),
         state: ListState::Confirmed,
         is_gone: true,
     })
 }
 
-/// The living memberships of a group, in the order of members.
-fn living(mirror: &Connection, instance: &InstanceName, group: &str) -> Result<Vec<Living>, Error> {
-    let mut living = mirror.prepare_cached(
-        "SELECT rowid, member_id, member_type, label FROM memberships
-         WHERE instance = ?1 AND group_id = ?2 AND ended_at IS NULL ORDER BY member_id",
-    )?;
-    let living = living.query_map([instance.as_str(), group], living_row)?;
-    Ok(living.collect::<Result<_, _>>()?)
-}
-
 fn living_row(row: &Row<'_>) -> rusqlite::Result<Living> {
     Ok(Living {
-        rowid: row.get(0)?,
-        member: Member {
-            id: row.get(1)?,
-            kind: kind(row, 2)?,
-            label: row.get(3)?,
-        },
+        id: row.get(0)?,
+        rowid: row.get(1)?,
     })
 }
 
@@ -183,15 +178,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn end(living: Living, is_gone: bool) -> Self {
+    fn end(member: Member, rowid: i64, is_gone: bool) -> Self {
         Self {
-            member: living.member,
+            member,
             kind: Kind::Deactivate,
             reason: match is_gone {
                 true => Reason::Gone,
                 false => Reason::Removed,
             },
-            rowid: Some(living.rowid),
+            rowid: Some(rowid),
             hold_id: None,
         }
     }
@@ -280,9 +275,13 @@ impl Applying<'_> {
         } = change;
         let is_confirmed = state == ListState::Confirmed && may_end;
         for living in missing {
-            let id = membership::id(group.as_str(), &living.member.id);
-            let mut end = Entry::end(living, is_gone);
+            let id = membership::id(group.as_str(), &living.id);
+            let end = || -> Result<Entry, Error> {
+                let member = living.member(self.mirror)?;
+                Ok(Entry::end(member, living.rowid, is_gone))
+            };
             if is_gone || taken_over.is_some() && is_confirmed {
+                let mut end = end()?;
                 if let Some(hold_id) = taken_over {
                     end.taken_over(hold_id);
                 }
@@ -291,8 +290,10 @@ impl Applying<'_> {
             }
             let held = open.get(&id).copied();
             if approved.is_some() && held == approved && is_confirmed {
-                end.hold_id = approved;
-                decided.entries.push(end);
+                decided.entries.push(Entry {
+                    hold_id: approved,
+                    ..end()?
+                });
                 decided
                     .left
                     .extend(approved.map(|hold_id| (hold_id, id, true)));
@@ -313,7 +314,7 @@ impl Applying<'_> {
                 _ => gate.refuse_member(group)?,
             };
             match (refused, state) {
-                (None, ListState::Confirmed) => decided.entries.push(end),
+                (None, ListState::Confirmed) => decided.entries.push(end()?),
                 (
                     Some((concern, limit_text)),
                     ListState::Confirmed | ListState::Unasked | ListState::Unwitnessed,
@@ -324,7 +325,7 @@ impl Applying<'_> {
                         attribute: attribute.map(str::to_owned),
                         path: concern.path(true).to_owned(),
                         limit_text,
-                        record: end.record(group, self.observed_at),
+                        record: end()?.record(group, self.observed_at),
                     });
                     decided.is_settled = false;
                 }

@@ -80,25 +80,6 @@ impl Planned {
         self.unguarded
     }
 
-    /// Whether the guard would hold the memberships that end, of all groups together.
-    ///
-    /// # Errors
-    /// Of the database.
-    pub fn would_hold_members(&self, reader: &Reader, watch: &Watch) -> Result<bool, Error> {
-        if self
-            .concerns
-            .get(&Concern::Membership)
-            .copied()
-            .unwrap_or(0)
-            == 0
-        {
-            return Ok(false);
-        }
-        let _snapshot = reader.conn.unchecked_transaction()?;
-        let mut counts = Counts::new(&reader.conn, watch, self.clone(), 0);
-        Ok(counts.refuse(&Concern::Membership)?.is_some())
-    }
-
     /// Whether with so many more deactivations the guard would hold them all.
     ///
     /// # Errors
@@ -109,6 +90,22 @@ impl Planned {
         *planned.concerns.entry(Concern::Deactivation).or_default() += more;
         let mut counts = Counts::new(&reader.conn, watch, planned, 0);
         Ok(counts.refuse(&Concern::Deactivation)?.is_some())
+    }
+}
+
+impl Reader {
+    /// Whether the guard would hold so many memberships that end, of all groups together.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn would_hold_members(&self, watch: &Watch, missing: u64) -> Result<bool, Error> {
+        let planned = Planned {
+            concerns: BTreeMap::from([(Concern::Membership, missing)]),
+            unguarded: 0,
+        };
+        let _snapshot = self.conn.unchecked_transaction()?;
+        let mut counts = Counts::new(&self.conn, watch, planned, 0);
+        Ok(missing > 0 && counts.refuse(&Concern::Membership)?.is_some())
     }
 }
 

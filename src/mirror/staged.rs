@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension as _, Row, params};
+use tracing::debug;
 
 use super::column::{count, json, time, to_json, whole};
 use super::error::Error;
@@ -13,7 +14,7 @@ use super::rejects::{self, KEPT_REJECTS};
 use super::stage::{Stage, Staged};
 use super::table::of_table;
 use crate::model::{
-    Arrived, Base, Fingerprint, PageReport, Proof, Reject, ResourceId, ResourceType,
+    Arrived, Base, Fingerprint, Foreign, PageReport, Proof, Reject, ResourceId, ResourceType,
 };
 
 /// The tables in the stage.
@@ -163,6 +164,7 @@ impl Stage {
     /// # Errors
     /// Of the database.
     pub fn put_asked(&mut self, base: Base, arrived: Arrived) -> Result<(), Error> {
+        self.tell_unreadable(&arrived);
         self.forget_reject(&arrived.id)?;
         let row = StagedRow::new(
             arrived.id.clone(),
@@ -266,6 +268,7 @@ impl Stage {
     }
 
     fn put_seen(&mut self, reader: &Reader, base: Base, arrived: Arrived) -> Result<(), Error> {
+        self.tell_unreadable(&arrived);
         self.forget_reject(&arrived.id)?;
         let row = StagedRow::new(
             arrived.id.clone(),
@@ -283,6 +286,15 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Says why nobody leaves a group by the list that arrived.
+    fn tell_unreadable(&self, arrived: &Arrived) {
+        let list = arrived.members.as_ref();
+        if let Some(why) = list.and_then(|list| list.unreadable.as_ref()) {
+            let (instance, group_id) = (&self.key.instance, Foreign(arrived.id.as_str()));
+            debug!(%instance, %group_id, why = %Foreign(why), "the list of a group cannot be read");
+        }
     }
 
     fn put_reject(&mut self, reader: &Reader, reject: &Reject) -> Result<(), Error> {

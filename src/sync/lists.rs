@@ -1,32 +1,29 @@
 //! Lists of members that lost somebody: each is read again by itself before anybody leaves a group for it (facts page, Q40).
 
+mod witnesses;
+
 use std::collections::VecDeque;
 
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument as _, debug};
+use tracing::debug;
 
 use super::read::{Reading, blocking, with};
 use super::settle::put_row;
 use super::{Error, Phase};
 use crate::mirror::Reader;
-use crate::mirror::apply::{Planned, Treatment};
+use crate::mirror::apply::Treatment;
 use crate::mirror::lists::{ListState, Lost};
 use crate::mirror::stage::Stage;
-use crate::model::{
-    Base, Foreign, InstanceName, Member, MemberKind, MembersKnown, ResourceId, ResourceType,
-};
+use crate::model::{Base, Foreign, InstanceName, MembersKnown, ResourceId, ResourceType};
 use crate::reconcile::decode::decode;
 use crate::reconcile::fingerprint::fingerprint;
 use crate::reconcile::members;
-use crate::scim;
 use crate::scim::absence::Silence;
 use crate::scim::client::Asked;
+use witnesses::{Answer, beside};
+pub(super) use witnesses::{Missing, Witnesses, Word};
 
-/// Of those who are missing from one list, so many are asked whether they say to be in the group.
-const USERS_ASKED: usize = 3;
-
-/// Groups that may be asked for to see whether any members are in sight, and users who are in a group to see whether users are shown
-/// with their groups.
+/// Groups that may be asked for to see whether any members are in sight.
 const WITNESSES: usize = 3;
 
 /// Looks at every list that lost members.
@@ -49,21 +46,23 @@ pub(super) async fn settle(
     if lost.is_empty() {
         return Ok((stage, reader));
     }
-    let (stage, reader, lost) = set_aside(reading, stage, reader, lost).await?;
+    let (mut stage, reader, lost) = set_aside(reading, stage, reader, lost).await?;
     let watch = reading.watch();
     // Only a guard holds them: whoever takes another directory over asks, however many there are.
     let is_guarded = matches!(treatment, Treatment::Guarded(_));
-    let (mut stage, mut reader, too_many) = blocking(move || {
-        let too_many = is_guarded
-            && Planned::of(&stage, &reader, &watch)?.would_hold_members(&reader, &watch)?;
-        Ok((stage, reader, too_many))
+    let missing = lost.iter().map(|one| one.missing as u64).sum();
+    let (mut reader, too_many) = with(reader, move |reader| {
+        Ok(is_guarded && reader.would_hold_members(&watch, missing)?)
     })
     .await?;
     if too_many {
         // They are held, and approving the hold asks: of whom cannot be asked for a hold would never end.
         let (askable, others) = (lost.into_iter()).partition(|one: &Lost| one.group.is_askable());
-        let (stage, reader) = judge_all(stage, reader, askable, ListState::Unasked).await?;
-        return judge_all(stage, reader, others, ListState::Unknown).await;
+        let why = "too many members are missing at once, so that nobody was asked";
+        let (stage, reader) =
+            judge_all(reading, stage, reader, askable, ListState::Unasked, why).await?;
+        let why = "the group cannot be asked for";
+        return judge_all(reading, stage, reader, others, ListState::Unknown, why).await;
     }
     let total = lost.len() as u64;
     let mut asking = Asking::of(lost);
@@ -83,7 +82,8 @@ async fn set_aside(
     lost: Vec<Lost>,
 ) -> Result<(Stage, Reader, Vec<Lost>), Error> {
     let (cut, lost): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(|one| one.at_cap);
-    let (stage, reader) = judge_all(stage, reader, cut, ListState::Cut).await?;
+    let why = "it ends where lists are cut";
+    let (stage, reader) = judge_all(reading, stage, reader, cut, ListState::Cut, why).await?;
     if !lost.iter().any(|one| one.shown == 0) {
         return Ok((stage, reader, lost));
     }
@@ -100,7 +100,8 @@ async fn set_aside(
         return Ok((stage, reader, lost));
     }
     let (blank, lost) = lost.into_iter().partition(|one| one.shown == 0);
-    let (stage, reader) = judge_all(stage, reader, blank, ListState::Unknown).await?;
+    let why = "it shows nobody, and no group is shown with a member";
+    let (stage, reader) = judge_all(reading, stage, reader, blank, ListState::Unknown, why).await?;
     Ok((stage, reader, lost))
 }
 
@@ -123,14 +124,24 @@ async fn is_anybody_shown(reading: &Reading, groups: &[ResourceId]) -> Result<bo
     Ok(false)
 }
 
+/// Says why nobody leaves a group by its list.
+fn tell_doubt(instance: &InstanceName, group: &ResourceId, why: &str) {
+    let group_id = Foreign(group.as_str());
+    debug!(%instance, %group_id, why = %Foreign(why), "the list of a group is not believed");
+}
+
 async fn judge_all(
+    reading: &Reading,
     stage: Stage,
     reader: Reader,
     lists: Vec<Lost>,
     state: ListState,
+    why: &'static str,
 ) -> Result<(Stage, Reader), Error> {
+    let instance = reading.source.instance.clone();
     blocking(move || {
         for one in &lists {
+            tell_doubt(&instance, &one.group, why);
             stage.judge_list(&one.group, state)?;
         }
         Ok((stage, reader))
@@ -145,10 +156,7 @@ struct Asking {
     sent: VecDeque<Sent>,
     n_asked: u64,
     silence: Silence,
-    /// The same of users: groups may be answered for while they are not.
-    silence_of_users: Silence,
-    /// Whether users are shown with their groups, once it was asked.
-    shows_groups: Option<bool>,
+    witnesses: Witnesses,
 }
 
 /// A group that is asked for, and where the mirror stood when it was.
@@ -156,7 +164,7 @@ struct Sent {
     group: ResourceId,
     base: Base,
     /// `None`: it is not asked for.
-    answer: Option<AbortOnDropHandle<Result<Asked, scim::error::Error>>>,
+    answer: Option<AbortOnDropHandle<Answer>>,
 }
 
 /// The same, answered.
@@ -166,20 +174,6 @@ struct Again {
     answer: Asked,
 }
 
-/// What those who are missing from a list say of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
-    /// One of them says to be in the group.
-    Against,
-    /// None of them does who shows any groups; or all are gone.
-    Nothing,
-    /// Nobody is shown with any groups, be it that the user is in none or that none are shown.
-    Silent,
-    /// They were asked for, and there was no answer; or one is not shown who is not known to be gone: where users are out of sight
-    /// their memberships are, too.
-    Unheard,
-}
-
 impl Asking {
     fn of(lost: Vec<Lost>) -> Self {
         Self {
@@ -187,8 +181,7 @@ impl Asking {
             sent: VecDeque::new(),
             n_asked: 0,
             silence: Silence::default(),
-            silence_of_users: Silence::default(),
-            shows_groups: None,
+            witnesses: Witnesses::default(),
         }
     }
 
@@ -201,8 +194,7 @@ impl Asking {
             let base = (reading.head)();
             let answer = (!self.silence.is_long() && group.is_askable()).then(|| {
                 let (session, group) = (reading.session.clone(), group.clone());
-                let get = async move { session.get(ResourceType::Group, &group).await };
-                AbortOnDropHandle::new(tokio::spawn(get.in_current_span()))
+                beside(async move { session.get(ResourceType::Group, &group).await })
             });
             self.sent.push_back(Sent {
                 group,
@@ -266,20 +258,39 @@ impl Asking {
             return Ok((stage, reader));
         };
         let is_empty = missing.shown == 0;
-        let state = match self.word_of(reading, &group, &missing).await? {
-            Word::Against if is_empty => ListState::Unknown,
-            Word::Against => ListState::Cut,
-            Word::Unheard => ListState::Unknown,
+        let word = self.witnesses.word_of(reading, &group, &missing).await?;
+        let (state, why) = match word {
+            Word::Against => (
+                match is_empty {
+                    true => ListState::Unknown,
+                    false => ListState::Cut,
+                },
+                Some("one of those who are missing says to be in the group"),
+            ),
+            Word::Unheard => (
+                ListState::Unknown,
+                Some(
+                    "of those who are missing nobody could be heard, or one is not shown who is not known to be gone",
+                ),
+            ),
             Word::Silent if is_empty => {
                 let shows_groups;
-                (stage, reader, shows_groups) = self.shows_groups(reading, stage, reader).await?;
+                (stage, reader, shows_groups) = (self.witnesses)
+                    .shows_groups(reading, stage, reader)
+                    .await?;
                 match shows_groups {
-                    true => ListState::Confirmed,
-                    false => ListState::Unwitnessed,
+                    true => (ListState::Confirmed, None),
+                    false => (
+                        ListState::Unwitnessed,
+                        Some("it shows nobody any more, and no user is shown with any groups"),
+                    ),
                 }
             }
-            Word::Nothing | Word::Silent => ListState::Confirmed,
+            Word::Nothing | Word::Silent => (ListState::Confirmed, None),
         };
+        if let Some(why) = why {
+            tell_doubt(&reading.source.instance, &group, why);
+        }
         let (reader, stage) = with(reader, move |_| {
             stage.judge_list(&group, state)?;
             Ok(stage)
@@ -287,119 +298,6 @@ impl Asking {
         .await?;
         Ok((stage, reader))
     }
-
-    /// What those who are missing from the list say of it. Nobody is spared because others said nothing: whoever left his only
-    /// group shows none either.
-    async fn word_of(
-        &mut self,
-        reading: &Reading,
-        group: &ResourceId,
-        missing: &Missing,
-    ) -> Result<Word, Error> {
-        let (mut spoke, mut is_silent, mut is_unheard) = (false, false, false);
-        for user in &missing.users {
-            if self.silence_of_users.is_long() {
-                is_unheard = true;
-                break;
-            }
-            match self.groups_of(reading, &user.id).await? {
-                Said::Groups(groups) if groups.iter().any(|one| one == group.as_str()) => {
-                    return Ok(Word::Against);
-                }
-                Said::Groups(_) => spoke = true,
-                Said::Nothing => is_silent = true,
-                Said::NotThere if user.is_living => return Ok(Word::Unheard),
-                // Who is gone is in no group, and says nothing of the others.
-                Said::NotThere => {}
-                Said::Unclear => is_unheard = true,
-            }
-        }
-        Ok(match (spoke, is_silent, is_unheard) {
-            (true, ..) => Word::Nothing,
-            (_, true, _) => Word::Silent,
-            (_, _, true) => Word::Unheard,
-            (false, false, false) if missing.n_others > 0 => Word::Silent,
-            (false, false, false) => Word::Nothing,
-        })
-    }
-
-    async fn groups_of(&mut self, reading: &Reading, user: &ResourceId) -> Result<Said, Error> {
-        let answer = reading.session.get_with_groups(user).await;
-        self.silence_of_users.note(answer.is_ok());
-        Ok(match answer {
-            Ok(Asked::Found(row)) => match members::groups_of_user(&row.raw) {
-                Some(groups) => Said::Groups(groups),
-                None => Said::Nothing,
-            },
-            Ok(Asked::NotFound) => Said::NotThere,
-            Err(error) if error.is_cancelled() => return Err(error.into()),
-            Ok(Asked::Unclear(_)) | Err(_) => Said::Unclear,
-        })
-    }
-
-    /// Whether the instance shows users with their groups: it does where one who is in a group that has not changed says so.
-    async fn shows_groups(
-        &mut self,
-        reading: &Reading,
-        stage: Stage,
-        reader: Reader,
-    ) -> Result<(Stage, Reader, bool), Error> {
-        if let Some(known) = self.shows_groups {
-            return Ok((stage, reader, known));
-        }
-        let instance = reading.source.instance.clone();
-        let (reader, (stage, pairs)) = with(reader, move |reader| {
-            let mut pairs = Vec::new();
-            for group in stage.filled_groups(reader, WITNESSES)? {
-                if let Some(user) = reader.user_in(&instance, &group)? {
-                    pairs.push((group, user));
-                }
-            }
-            Ok((stage, pairs))
-        })
-        .await?;
-        let mut known = false;
-        for (group, user) in pairs {
-            known |= match self.groups_of(reading, &user).await? {
-                Said::Groups(groups) => groups.iter().any(|one| one == group.as_str()),
-                Said::Nothing | Said::NotThere | Said::Unclear => false,
-            };
-            if known {
-                break;
-            }
-        }
-        self.shows_groups = Some(known);
-        Ok((stage, reader, known))
-    }
-}
-
-/// What a user says of the groups that the user is in.
-enum Said {
-    /// These.
-    Groups(Vec<String>),
-    /// The user is there, and nothing is said of groups.
-    Nothing,
-    /// The user is not there.
-    NotThere,
-    /// There was no clear answer.
-    Unclear,
-}
-
-/// One who is missing from a list.
-struct Witness {
-    id: ResourceId,
-    /// Whether the instance shows the user, as far as the mirror knows.
-    is_living: bool,
-}
-
-/// What is known of a list that was read twice alike, and that somebody is missing from.
-struct Missing {
-    /// Some of them, who are asked.
-    users: Vec<Witness>,
-    /// How many are missing who are not.
-    n_others: usize,
-    /// How many the list shows.
-    shown: usize,
 }
 
 /// Holds what was answered about a group against what the crawl read. `None` where the list is settled by that.
@@ -419,7 +317,11 @@ fn judge(
             return Ok((stage, None));
         }
         Asked::Unclear(why) => {
-            debug!(why = %Foreign(&why), "a list of members could not be read again");
+            tell_doubt(
+                instance,
+                group,
+                &format!("it could not be read again: {why}"),
+            );
             stage.judge_list(group, ListState::Unknown)?;
             return Ok((stage, None));
         }
@@ -436,6 +338,11 @@ fn judge(
         return Ok((stage, None));
     };
     if before.is_some_and(|before| !members::agree(&before, &again)) {
+        let why = match &again.unreadable {
+            Some(unreadable) => unreadable,
+            None => "two answers show other members",
+        };
+        tell_doubt(instance, group, why);
         stage.judge_list(
             group,
             match members::disbelieved(&again) {
@@ -448,37 +355,6 @@ fn judge(
     if missing.is_empty() {
         return Ok((stage, None));
     }
-    let shown = again.members.len();
-    let users = spread(&missing);
-    let living = reader.living_users(instance, &users)?;
-    let users = users.into_iter().map(|id| Witness {
-        is_living: living.contains(&id),
-        id,
-    });
-    let users: Vec<Witness> = users.collect();
-    let n_others = missing.len() - users.len();
-    let missing = Missing {
-        users,
-        n_others,
-        shown,
-    };
+    let missing = Missing::of(reader, instance, &missing, again.members.len())?;
     Ok((stage, Some(missing)))
-}
-
-/// Some of the users among members, from the first to the last.
-fn spread(members: &[Member]) -> Vec<ResourceId> {
-    let users: Vec<ResourceId> = (members.iter())
-        .filter(|one| one.kind == MemberKind::User)
-        .map(|user| ResourceId::new(user.id.clone()))
-        .filter(ResourceId::is_askable)
-        .collect();
-    let last = users.len().saturating_sub(1);
-    let mut places: Vec<usize> = (0..USERS_ASKED)
-        .map(|nth| nth * last / (USERS_ASKED - 1))
-        .collect();
-    places.dedup();
-    places
-        .into_iter()
-        .filter_map(|place| users.get(place).cloned())
-        .collect()
 }

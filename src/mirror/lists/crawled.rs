@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension as _, params};
+use tracing::debug;
 
 use super::super::error::Error;
 use super::super::gate::{Treatment, Watch};
@@ -11,7 +12,7 @@ use super::super::read::Reader;
 use super::super::stage::Stage;
 use super::super::staged::Which;
 use super::{ListState, change};
-use crate::model::{InstanceName, Member, MemberList, ResourceId};
+use crate::model::{Foreign, InstanceName, Member, MemberList, ResourceId};
 use crate::reconcile::members;
 
 /// A list that lost members, as far as it must be looked at before it is believed.
@@ -23,6 +24,8 @@ pub struct Lost {
     pub shown: usize,
     /// Whether it ends where a list that is cut would end.
     pub at_cap: bool,
+    /// How many are missing whom no hold keeps.
+    pub missing: usize,
 }
 
 impl Stage {
@@ -47,13 +50,17 @@ impl Stage {
             if let Some(change) = change(&reader.conn, &self.key.instance, &mut staged)?
                 && change.list.unreadable.is_none()
                 && change.state == ListState::Read
-                && change.n_missing_but(&held(&staged.id)?, &staged.id) > 0
+                && !change.missing.is_empty()
             {
-                lost.push(Lost {
-                    shown: change.list.n_shown,
-                    at_cap: members::ends_at_cap(change.list.n_arrived),
-                    group: staged.id,
-                });
+                let missing = change.n_missing_but(&held(&staged.id)?, &staged.id);
+                if missing > 0 {
+                    lost.push(Lost {
+                        shown: change.list.n_shown,
+                        at_cap: members::ends_at_cap(change.list.n_arrived),
+                        missing,
+                        group: staged.id,
+                    });
+                }
             }
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
@@ -74,10 +81,12 @@ impl Stage {
             found = change(&reader.conn, &self.key.instance, &mut staged)?;
             Ok(std::ops::ControlFlow::Break(()))
         })?;
-        Ok(found.map(|change| {
-            let missing = change.missing.into_iter().map(|living| living.member);
-            (change.list.to_list(), missing.collect())
-        }))
+        found
+            .map(|change| {
+                let missing = change.missing.iter().map(|one| one.member(&reader.conn));
+                Ok((change.list.to_list(), missing.collect::<Result<_, _>>()?))
+            })
+            .transpose()
     }
 
     /// Notes which lists are cut by their length alone: where two groups or more have as many members as the largest, and that is
@@ -113,6 +122,8 @@ impl Stage {
             return Ok(());
         }
         for id in lists {
+            let instance = &self.key.instance;
+            debug!(%instance, group_id = %Foreign(&id), "the list of a group is as long as others are, and that is where lists are cut");
             self.judge_list(&ResourceId::new(id), ListState::Cut)?;
         }
         Ok(())

@@ -345,18 +345,17 @@ async fn who_is_held_and_comes_back_makes_no_room_for_others_to_leave() {
     assert_eq!(held(&world), "g/a g/b g/c");
     // Those three are back, and three others left.
     let mut stage = blank_stage(&world);
-    put(
-        &world,
-        &mut stage,
-        &["a", "b", "c", "d"],
-        ListState::Confirmed,
-    );
+    put(&world, &mut stage, &["a", "b", "c", "d"], ListState::Read);
     let (batch, _) = ending(&mut world, &stage).await;
-    let Treatment::Guarded(planned) = &batch.treatment else {
-        panic!("it is guarded");
+    let lost = stage.lists_that_lost(&world.reader(), &batch.watch, &batch.treatment);
+    let [lost] = &lost.unwrap()[..] else {
+        panic!("one list lost members");
     };
-    let holds = planned.would_hold_members(&world.reader(), &batch.watch);
-    assert!(holds.unwrap());
+    assert_eq!(lost.missing, 3);
+    let reader = world.reader();
+    assert!(reader.would_hold_members(&batch.watch, 3).unwrap());
+    assert!(!reader.would_hold_members(&batch.watch, 2).unwrap());
+    stage.judge_list(&id("g"), ListState::Confirmed).unwrap();
     apply(&mut world, stage, None, FULL.limit).await;
     assert_eq!(held(&world), "g/e g/f g/g");
     assert_eq!(living_members(&world), all.join(" "));
