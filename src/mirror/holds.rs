@@ -270,6 +270,18 @@ impl Reader {
         })
     }
 
+    /// What open holds keep of the memberships of a group, and which of them.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub fn held_of_group(
+        &self,
+        watch: &Watch,
+        group: &ResourceId,
+    ) -> Result<BTreeMap<ResourceId, i64>, Error> {
+        OpenHolds::of(&self.conn, watch)?.of_group(group)
+    }
+
     /// The state of one change of a hold.
     ///
     /// # Errors

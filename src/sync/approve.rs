@@ -2,6 +2,7 @@
 //! are released. It is a sync of its own.
 
 mod asking;
+mod disproof;
 
 use std::sync::Arc;
 

@@ -33,6 +33,7 @@ mod freshness;
 mod fuzz;
 mod groups;
 mod guards;
+mod held_members;
 mod leaving;
 mod link;
 mod man;

@@ -9,8 +9,11 @@ use crate::mirror::stage::Stage;
 use crate::model::{Base, ResourceId, ResourceType, Shares, membership};
 use crate::scim::absence::{BATCH, Finding, Group, Inquiry, NOT_ASKED, Silence};
 use crate::scim::client::Asked;
-use crate::sync::read::{Reading, blocking};
+use crate::sync::lists::Witnesses;
+use crate::sync::read::{Reading, blocking, with};
 use crate::sync::{Error, Phase, absent, settle};
+
+use super::disproof::disproof;
 
 /// How far the asking came.
 #[derive(Default)]
@@ -146,7 +149,8 @@ async fn ask_each(
     Ok((stage, reader, open))
 }
 
-/// Asks for the groups of memberships, each once. A person's word stands in for all that a list alone cannot tell.
+/// Asks for the groups of memberships, each once, and some of those who are missing from its list. A person's word stands in for
+/// all that they cannot tell.
 async fn ask_groups(
     reading: &Reading,
     mut stage: Stage,
@@ -163,6 +167,7 @@ async fn ask_groups(
         }
     }
     let total = by_group.len() as u64;
+    let mut witnesses = Witnesses::default();
     for ((group, ids), done) in by_group.into_iter().zip(0..) {
         reading.tell(Phase::Asking, done, Some(total));
         let unknown = |why: &str| ids.iter().map(|id| (id.clone(), why.to_owned())).collect();
@@ -180,12 +185,26 @@ async fn ask_groups(
         silence.note(answer.is_ok());
         match answer {
             Ok(Asked::Found(row)) => {
-                (stage, reader) = blocking(move || {
-                    settle::put_row(&mut stage, &reader, ResourceType::Group, base, &row)?;
-                    stage.judge_list(&group, ListState::Confirmed)?;
-                    Ok((stage, reader))
+                (reader, stage) = with(reader, move |reader| {
+                    settle::put_row(&mut stage, reader, ResourceType::Group, base, &row)?;
+                    Ok(stage)
                 })
                 .await?;
+                let why;
+                (stage, reader, why) =
+                    disproof(&mut witnesses, reading, stage, reader, &group, &ids).await?;
+                if let Some(why) = why {
+                    // The instance has answered. What is known of the members stays what it was, unless the list cannot be read.
+                    asking.answered.extend(ids.iter().cloned());
+                    let unknown: Vec<_> = unknown(&why);
+                    asking.unknown.extend(unknown);
+                } else {
+                    (reader, stage) = with(reader, move |_| {
+                        stage.judge_list(&group, ListState::Confirmed)?;
+                        Ok(stage)
+                    })
+                    .await?;
+                }
             }
             Ok(Asked::NotFound) => {
                 let unknown: Vec<_> =
