@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use super::{backup, beside, connect, file, seal};
@@ -57,7 +59,15 @@ const STEPS: &[Step] = &[
         // It adds an index.
         seals: false,
     },
+    Step {
+        sql: include_str!("migrations/0009_checks_by_word.sql"),
+        // What may be written is the same, and is said in other words; and it adds indexes.
+        seals: false,
+    },
 ];
+
+/// What [`digest`] gives for a mirror of the newest version, to which nobody has added anything.
+const DIGEST: &str = "5a66d72b5ae2858f28379b6a8832dcf24ccc6ec7c726e6cc07a9eb300d40124d";
 
 /// The newest schema version.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -147,6 +157,10 @@ fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Erro
 /// The first object of ours that is missing or not as this program makes it, or a trigger, which we have none of: whoever
 /// can write the file could otherwise change what our statements do. Indexes and tables that somebody added are theirs.
 pub(super) fn schema_difference(conn: &Connection) -> Result<Option<String>, Error> {
+    // Climbing the ladder to compare with it would be most of what opening a mirror takes.
+    if digest(conn)? == DIGEST {
+        return Ok(None);
+    }
     let ours = Connection::open_in_memory()?;
     for step in STEPS {
         ours.execute_batch(step.sql)?;
@@ -167,6 +181,26 @@ pub(super) fn schema_difference(conn: &Connection) -> Result<Option<String>, Err
     Ok(triggers
         .exists([])?
         .then(|| "somebody added a trigger".into()))
+}
+
+/// A digest of all that a file declares, SQLite's own objects included; empty where something is declared by what is no text.
+fn digest(conn: &Connection) -> Result<String, Error> {
+    let mut objects = conn.prepare("SELECT type, name, sql FROM sqlite_master ORDER BY name")?;
+    let mut objects = objects.query([])?;
+    let mut digest = Sha256::new();
+    while let Some(object) = objects.next()? {
+        for place in 0..3 {
+            // Whoever added an object may have typed it in any encoding.
+            let text = match object.get_ref(place)? {
+                ValueRef::Text(text) => text,
+                ValueRef::Null => &[],
+                _ => return Ok(String::new()),
+            };
+            digest.update((text.len() as u64).to_le_bytes());
+            digest.update(text);
+        }
+    }
+    Ok(format!("{:x}", digest.finalize()))
 }
 
 fn to_version(steps: usize) -> i64 {
@@ -496,6 +530,140 @@ mod tests {
             assert_eq!(schema.matches(replaced).count(), times, "{replaced}");
         }
         assert_eq!(text(&conn, "PRAGMA integrity_check"), "ok");
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_ladder() {
+        let (_dir, _path, conn) = new_mirror();
+        assert_eq!(digest(&conn).unwrap(), DIGEST);
+    }
+
+    /// For `IN` with three words or more SQLite builds a table with each row that is written.
+    #[test]
+    fn no_row_that_is_written_in_numbers_has_its_words_looked_up_in_a_table() {
+        let (_dir, _path, conn) = new_mirror();
+        for sql in [
+            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
+            "INSERT INTO changes_base (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
+            "INSERT INTO users (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
+             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
+            "INSERT INTO groups (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
+             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
+            "INSERT INTO memberships (instance, group_id, member_id, member_type, first_seen_at, changed_seq)
+             VALUES ('a', 'b', 'c', 'User', 't', 1)",
+            "INSERT INTO fingerprints (instance, resource, id, fingerprint, tx, seal)
+             VALUES ('a', 'User', 'b', x'', 1, x'')",
+            "INSERT INTO seals (of, key, seal) VALUES ('changes', 1, x'')",
+            "INSERT INTO hold_changes (hold_id, resource, id, path, kind, after, state)
+             VALUES (1, 'User', 'b', 'active', 'update', '{}', 'held')",
+            "INSERT INTO identities (instance, profile, user_id, matched_by, state, changed_seq)
+             VALUES ('a', 'p', 'b', 'email', 'matched', 1)",
+            "INSERT INTO identity_keys (instance, rule, profile, folded, exact) VALUES ('a', 'email', 'p', 'k', 'K')",
+            "INSERT INTO user_keys (instance, rule, folded, id, exact) VALUES ('a', 'email', 'k', 'b', 'K')",
+        ] {
+            let program = format!("EXPLAIN {sql}");
+            let mut steps = conn.prepare(&program).unwrap();
+            let steps = steps.query_map([], |row| row.get::<_, String>(1)).unwrap();
+            let steps: Vec<String> = steps.map(Result::unwrap).collect();
+            assert!(!steps.iter().any(|step| step == "OpenEphemeral"), "{sql}");
+            conn.execute(sql, []).unwrap();
+        }
+    }
+
+    /// The words that a column may have, as an earlier version declares it.
+    fn words_of(conn: &Connection, table: &str, column: &str) -> Vec<String> {
+        let declared = text(
+            conn,
+            &format!("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = '{table}'"),
+        );
+        let (_, words) = declared
+            .split_once(&format!("CHECK ({column} IN ("))
+            .unwrap();
+        let (words, _) = words.split_once(')').unwrap();
+        let word = |word: &str| word.trim_matches([' ', '\'']).to_owned();
+        words.split(',').map(word).collect()
+    }
+
+    #[test]
+    fn the_step_to_version_9_allows_the_same_words_and_touches_no_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mirror.db");
+        let mut conn = Connection::open(&path).unwrap();
+        climb(&mut conn, &STEPS[..8]).unwrap();
+        let rows = [
+            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
+            "INSERT INTO changes_base (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
+            "INSERT INTO hold_changes (hold_id, resource, id, path, kind, after, state)
+             VALUES (1, 'User', 'b', 'active', 'update', '{}', 'held')",
+            "INSERT INTO groups (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
+             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
+            "INSERT INTO identities (instance, profile, user_id, matched_by, state, changed_seq)
+             VALUES ('a', 'p', 'b', 'email', 'matched', 1)",
+            "INSERT INTO identity_keys (instance, rule, profile, folded, exact) VALUES ('a', 'email', 'p', 'k', 'K')",
+            "INSERT INTO user_keys (instance, rule, folded, id, exact) VALUES ('a', 'email', 'k', 'b', 'K')",
+        ];
+        for row in rows {
+            conn.execute(row, []).unwrap();
+        }
+        seal::everything(&conn).unwrap();
+        let checked = [
+            ("changes", "kind"),
+            ("changes", "reason"),
+            ("changes_base", "kind"),
+            ("changes_base", "reason"),
+            ("hold_changes", "kind"),
+            ("hold_changes", "state"),
+            ("groups", "members_known"),
+            ("identities", "matched_by"),
+            ("identities", "state"),
+            ("identity_keys", "rule"),
+            ("user_keys", "rule"),
+        ];
+        let words = checked.map(|(table, column)| words_of(&conn, table, column));
+        let tables = checked.map(|(table, _)| format!("'{table}'")).join(", ");
+        let pages =
+            format!("SELECT group_concat(rootpage) FROM sqlite_master WHERE name IN ({tables})");
+        let sealed = "SELECT group_concat(hex(seal)) FROM seals";
+        let before = (text(&conn, &pages), text(&conn, sealed));
+        climb(&mut conn, STEPS).unwrap();
+
+        assert_eq!((text(&conn, &pages), text(&conn, sealed)), before);
+        assert_eq!(text(&conn, "PRAGMA integrity_check"), "ok");
+        for ((table, column), words) in checked.iter().zip(words) {
+            assert!(words.len() > 2, "{table}.{column}: {words:?}");
+            let set = format!("UPDATE {table} SET {column} = ?1");
+            for word in words {
+                assert_eq!(
+                    conn.execute(&set, [&word]),
+                    Ok(1),
+                    "{table}.{column} = {word}"
+                );
+            }
+            assert!(conn.execute(&set, ["whim"]).is_err(), "{table}.{column}");
+        }
+        let unlinked = "UPDATE changes_base SET reason = 'unlinked'";
+        assert!(
+            conn.execute(unlinked, []).is_err(),
+            "trimming keeps none of these"
+        );
+    }
+
+    #[test]
+    fn an_object_of_others_may_be_typed_in_any_encoding() {
+        let (_dir, _path, conn) = new_mirror();
+        conn.execute_batch(
+            "CREATE INDEX theirs ON users (title);
+             PRAGMA writable_schema = ON;
+             UPDATE sqlite_master SET sql = sql || CAST(x'202d2d20df' AS TEXT) WHERE name = 'theirs';
+             PRAGMA writable_schema = RESET",
+        )
+        .unwrap();
+        assert_ne!(digest(&conn).unwrap(), DIGEST);
+        assert_eq!(schema_difference(&conn).unwrap(), None);
     }
 
     #[test]

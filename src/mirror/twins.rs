@@ -4,12 +4,21 @@ use super::error::Error;
 use super::read::Reader;
 use super::stage::Stage;
 use super::table::of_table;
+use crate::model::ResourceType;
+
+fn with_capitals(resource: ResourceType) -> &'static str {
+    of_table!(
+        resource,
+        "SELECT lower(id), id FROM ",
+        " WHERE instance = ?1 AND id <> lower(id)"
+    )
+}
 
 impl Stage {
     /// Whether two ids were staged or known that are equal but for ASCII case.
     ///
-    /// Only ids with a capital in them can have a twin, and `sys_id`s have none: as a rule this is one look at each id in
-    /// an index.
+    /// Only ids with a capital in them can have a twin, and `sys_id`s have none: as a rule this is one look into an index that is
+    /// empty.
     ///
     /// # Errors
     /// Of the databases.
@@ -21,11 +30,9 @@ impl Stage {
                  UNION SELECT lower(id), id FROM ids WHERE id <> lower(id);",
         )?;
         let instance = self.key.instance.as_str();
-        let mut known = reader.conn.prepare_cached(of_table!(
-            self.key.resource,
-            "SELECT lower(id), id FROM ",
-            " WHERE instance = ?1 AND id <> lower(id)"
-        ))?;
+        let mut known = reader
+            .conn
+            .prepare_cached(with_capitals(self.key.resource))?;
         let mut rows = known.query([instance])?;
         let mut add = self
             .conn
@@ -78,8 +85,20 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{World, titled};
+    use super::super::testing::{World, plan_of, titled};
+    use super::*;
     use crate::model::Mode;
+
+    #[tokio::test]
+    async fn ids_without_capitals_are_not_looked_at() {
+        let world = World::new().await;
+        for resource in [ResourceType::User, ResourceType::Group] {
+            let plan = plan_of(&world.reader().conn, with_capitals(resource));
+            let index = "COVERING INDEX users_with_capitals (instance=?)";
+            let index = index.replace("users", super::super::table::name(resource));
+            assert!(plan.contains(&index), "{plan}");
+        }
+    }
 
     #[tokio::test]
     async fn ids_that_differ_in_case_are_found_wherever_they_are() {

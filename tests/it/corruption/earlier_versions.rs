@@ -12,7 +12,7 @@ use super::history;
 
 /// A mirror of each version before this one that was released, which tables are others when it has been migrated, and how many records
 /// its feed has.
-const MIRRORS: [(&[u8], &[&str], u64); 5] = [
+const MIRRORS: [(&[u8], &[&str], u64); 6] = [
     (
         include_bytes!("../../data/mirror-v1.db.gz"),
         // It has a column more.
@@ -36,6 +36,11 @@ const MIRRORS: [(&[u8], &[&str], u64); 5] = [
     ),
     (
         include_bytes!("../../data/mirror-v6.db.gz"),
+        &["schema"],
+        104,
+    ),
+    (
+        include_bytes!("../../data/mirror-v8.db.gz"),
         &["schema"],
         104,
     ),
@@ -67,7 +72,7 @@ fn a_mirror_of_each_version_is_migrated_and_says_what_it_said() {
         assert_eq!(verified.difference, None);
         assert_eq!((verified.users, verified.records), (48, n_records));
         assert_eq!(before.changed_tables(&content(&path)), changed);
-        let copy = beside(&path, "before-v8");
+        let copy = beside(&path, "before-v9");
         assert_eq!(before.changed_tables(&content(&copy)), [""; 0]);
     }
 }
@@ -92,7 +97,7 @@ fn a_backup_of_each_version_is_put_back_and_stays_what_it_is() {
     for (mirror, _, n_records) in MIRRORS {
         let folder = Folder::new();
         let path = folder.mirror();
-        let backup = beside(&path, "before-v8");
+        let backup = beside(&path, "before-v9");
         write(mirror, &backup);
         let before = std::fs::read(&backup).unwrap();
         let restored = musterd::mirror::restore::restore(&path, &backup, "5eed", "now").unwrap();
