@@ -66,7 +66,7 @@ mod testing;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -96,6 +96,8 @@ struct Shared {
     /// Connections that were read with. To open one, SQLite reads and parses the whole schema: a third of what a sync costs that
     /// finds nothing.
     resting: Mutex<Vec<Reader>>,
+    /// The connection that moves the log, once there is one: kept for the same reason.
+    mover: Mutex<Option<Connection>>,
 }
 
 /// What only the holder of the mutex has. The connection is dropped before the lock is given back.
@@ -144,6 +146,7 @@ impl Mirror {
                     _lock: lock,
                 }))),
                 resting: Mutex::default(),
+                mover: Mutex::default(),
             }),
         })
     }
@@ -242,10 +245,11 @@ impl Mirror {
     /// When the file cannot be opened.
     pub async fn checkpoint(&self) -> Result<u64, Error> {
         self.with_log(|shared, log| {
-            let conn = connect::checkpointer(&shared.path)?;
-            // Writers go on meanwhile, as they cannot while it is emptied: of that little is left then (promise P7).
-            move_log(&conn)?;
-            truncate_log(&conn)?;
+            shared.with_mover(|conn| {
+                // Writers go on meanwhile, as they cannot while it is emptied: of that little is left then (promise P7).
+                move_log(conn)?;
+                truncate_log(conn)
+            })?;
             length(log)
         })
         .await
@@ -256,7 +260,7 @@ impl Mirror {
     pub async fn move_long_log(&self) {
         let moved = self.with_log(|shared, log| {
             if length(log)? > LONG_LOG_BYTES {
-                move_log(&connect::checkpointer(&shared.path)?)?;
+                shared.with_mover(move_log)?;
             }
             Ok(())
         });
@@ -339,6 +343,24 @@ impl Shared {
         if sound && resting.len() < MOST_RESTING {
             resting.push(reader);
         }
+    }
+
+    /// Lends the connection that moves the log. Who finds it lent does nothing: somebody moves the log already. One that failed is not
+    /// used again.
+    fn with_mover(&self, work: impl FnOnce(&Connection) -> Result<(), Error>) -> Result<(), Error> {
+        let mut mover = match self.mover.try_lock() {
+            Ok(mover) => mover,
+            // It is taken out while it is used: a panic leaves none.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        let conn = match mover.take() {
+            Some(conn) => conn,
+            None => connect::checkpointer(&self.path)?,
+        };
+        work(&conn)?;
+        *mover = Some(conn);
+        Ok(())
     }
 
     fn resting(&self) -> MutexGuard<'_, Vec<Reader>> {
