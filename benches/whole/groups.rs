@@ -127,11 +127,13 @@ impl<'a> Round<'a> {
 
         if has_goals {
             let case = "full sync, 1 % of the groups changed";
-            let cost = self.changed(OnePercent::OfGroups, case);
+            let cost = self.changed(OnePercent::Groups, case);
             self.goal(case, cost, 5.0);
+            let case = "full sync, 1 % of the groups changed, a tenth of the members of each";
+            self.changed(OnePercent::TenthsOfGroups, case);
         }
         let case = "full sync, 1 % of the memberships changed, in all groups";
-        self.changed(OnePercent::OfMemberships, case);
+        self.changed(OnePercent::Memberships, case);
 
         let (cost, _) = self.home.musterd(&["verify"]);
         self.synced("verify", cost);

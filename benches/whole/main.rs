@@ -62,7 +62,8 @@ fn run(cli: &cli::Cli) {
             Group::Growth => growth::run(&sizes, &mut figures),
             Group::Feed => feed::run(&sizes, &mut figures),
         }
+        // Each group takes minutes, and the next one may fail.
+        figures.save(&cli.json_path());
     }
     println!("{figures}");
-    figures.save(&cli.json_path());
 }

@@ -81,6 +81,8 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(folder: &Path, program: &str, arguments: &[&str]) -> Self {
         let (report, log) = (folder.join("daemon.json"), folder.join("daemon.log"));
+        // Of one that was started here before.
+        let _there_was_none = std::fs::remove_file(process_file(&report));
         let file = File::create(&log).expect("a file for what it says");
         let twin = file.try_clone().expect("the same file once more");
         let mut launcher = launcher(folder, &report, program, arguments)

@@ -15,7 +15,7 @@ const ENDS_EVERY: usize = 200;
 /// Of so many groups one changes: it has no divisor with the number of sizes, so that groups of each size are among them.
 const CHANGES_EVERY: usize = 101;
 
-/// Of so many members of such a group one leaves, and another one comes for him.
+/// Where more than one leaves such a group, it is one of so many members.
 const LEAVES_EVERY: usize = 10;
 
 /// Lists of a multiple of this length may be cut ones, by which nobody leaves a group.
@@ -41,10 +41,12 @@ struct Group {
 /// What changes, of a hundred.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OnePercent {
-    /// One group: of its members every tenth, and somebody at least.
-    OfGroups,
+    /// One group: one member leaves and another one comes.
+    Groups,
+    /// The same group, of whose members every tenth is another one then, and somebody at least.
+    TenthsOfGroups,
     /// One membership, wherever it comes: of a large group more than of a small one.
-    OfMemberships,
+    Memberships,
 }
 
 /// How many memberships changed.
@@ -96,12 +98,17 @@ impl Groups {
         for group in &mut self.groups {
             let before = group.members.len();
             let (places, mut began): (Vec<usize>, usize) = match what {
-                OnePercent::OfGroups if group.number.is_multiple_of(CHANGES_EVERY) => {
+                OnePercent::Groups | OnePercent::TenthsOfGroups
+                    if !group.number.is_multiple_of(CHANGES_EVERY) =>
+                {
+                    continue;
+                }
+                OnePercent::Groups => (vec![before / 2], 1),
+                OnePercent::TenthsOfGroups => {
                     let leaves = (0..before).step_by(LEAVES_EVERY);
                     (leaves.clone().collect(), leaves.len())
                 }
-                OnePercent::OfGroups => continue,
-                OnePercent::OfMemberships => {
+                OnePercent::Memberships => {
                     let places = passed..passed + before;
                     passed += before;
                     let nth = |rest| {
