@@ -187,6 +187,17 @@ impl Scene {
     }
 
     /// Stops the daemon; the mirror is what its feed folds to.
+    /// The one open hold of which this holds, and the request that approves it.
+    pub(crate) fn open_hold(&self, condition: &str) -> (i64, Request) {
+        let sql = format!("SELECT id, digest FROM holds WHERE state = 'open' AND {condition}");
+        let conn = self.world.read();
+        let mut holds = conn.prepare(&sql).unwrap();
+        let holds = holds.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        let holds: Vec<(i64, String)> = holds.unwrap().map(Result::unwrap).collect();
+        let [(hold_id, digest)] = <[_; 1]>::try_from(holds).unwrap();
+        (hold_id, Request::Approve { hold_id, digest })
+    }
+
     pub(crate) async fn end(mut self) {
         self.world.stop().await;
         let reader = Reader::open(&self.world.mirror_path()).unwrap();

@@ -21,19 +21,11 @@ fn an_empty_list_of_which_no_user_says_anything_waits_for_a_person() {
         scene.leave(&group, 3);
         scene.next().await;
         assert_eq!((scene.count(&group), &*scene.known(&group)), (3, "unknown"));
-        let (hold_id, digest): (i64, String) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open' AND guard = 'group_memberships'",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
+        let (_, approve) = scene.open_hold("guard = 'group_memberships'");
         scene.next().await;
         let holds: i64 = scene.ask("SELECT count(*) FROM holds");
         assert_eq!(holds, 1, "it waits, and is not held again");
-        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Done, "{rows:?}");
         assert_eq!((scene.count(&group), &*scene.known(&group)), (0, "all"));
         scene.end().await;
@@ -107,15 +99,7 @@ fn approving_what_is_held_of_a_group_asks_for_it_once_and_releases_who_is_missin
         scene.next().await;
         scene.leave(&group, 20);
         scene.next().await;
-        let (hold_id, digest): (i64, String) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open'",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
+        let (hold_id, approve) = scene.open_hold("true");
         let back: String = scene.ask(
             "SELECT substr(id, instr(id, '/') + 1) FROM hold_changes WHERE state = 'held' LIMIT 1",
         );
@@ -123,7 +107,6 @@ fn approving_what_is_held_of_a_group_asks_for_it_once_and_releases_who_is_missin
             .acme()
             .change_members(&group, &[], &[Member::user(&back)]);
         scene.acme().forget_requests();
-        let approve = Request::Approve { hold_id, digest };
         let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Done, "{rows:?}");
         let results = |result: &str| {
@@ -179,16 +162,8 @@ fn groups_of_another_directory_wait_for_a_person_and_users_do_not() {
         assert_eq!(title, "Principal");
         let state: String = scene.ask("SELECT state FROM instances");
         assert_eq!(state, "healthy");
-        let (hold_id, digest): (i64, String) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open'",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
-        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        let (_, approve) = scene.open_hold("true");
+        let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Done, "{rows:?}");
         scene.next().await;
         assert_eq!(scene.mirrored(), scene.true_ones());
@@ -221,16 +196,8 @@ fn taking_groups_over_asks_for_each_list_that_lost_members() {
             .acme()
             .add_fault(Fault::new(cut).on(&[RequestKind::List]).named("cut"));
         scene.next().await;
-        let (hold_id, digest): (i64, String) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open' AND guard = 'source_changed'",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
-        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        let (_, approve) = scene.open_hold("guard = 'source_changed'");
+        let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Done, "{rows:?}");
         scene.next().await;
         let living: i64 = scene.ask("SELECT count(*) FROM groups WHERE gone_at IS NULL");
@@ -274,22 +241,14 @@ fn so_many_missing_members_that_the_guard_would_hold_them_are_not_asked_for_to_c
     });
 }
 
-/// A hold of 20 of the 30 members of a group, the group, and the request that approves it.
-async fn held(scene: &Scene) -> (String, Request) {
+/// A group of 30 of whom 20 are held, the hold, and the request that approves it.
+async fn held(scene: &Scene) -> (String, i64, Request) {
     let group = scene.group_of("Night Desk", 30);
     scene.next().await;
     scene.leave(&group, 20);
     scene.next().await;
-    let (hold_id, digest) = scene
-        .world
-        .read()
-        .query_row(
-            "SELECT id, digest FROM holds WHERE state = 'open' AND count = 20",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .unwrap();
-    (group, Request::Approve { hold_id, digest })
+    let (hold_id, approve) = scene.open_hold("count = 20");
+    (group, hold_id, approve)
 }
 
 /// Whoever approves has read that twenty have left, not that nobody is left.
@@ -297,7 +256,7 @@ async fn held(scene: &Scene) -> (String, Request) {
 fn an_approval_of_some_believes_no_list_that_shows_nobody() {
     simulate(async || {
         let scene = Scene::with(12).await;
-        let (group, approve) = held(&scene).await;
+        let (group, _, approve) = held(&scene).await;
         let ids = vec![group.clone()];
         scene
             .acme()
@@ -318,7 +277,7 @@ fn an_approval_of_some_believes_no_list_that_shows_nobody() {
 fn an_approval_believes_no_list_against_the_users_who_are_missing_from_it() {
     simulate(async || {
         let scene = Scene::with(12).await;
-        let (group, approve) = held(&scene).await;
+        let (group, _, approve) = held(&scene).await;
         // They came back, and the list is cut amid them. The first of those who are missing are not shown at all, and say nothing.
         let left: Vec<String> = scene
             .pairs("SELECT 'User', substr(id, instr(id, '/') + 1) FROM hold_changes")
@@ -352,15 +311,7 @@ fn an_approval_believes_no_list_that_ends_where_lists_are_cut() {
         scene.next().await;
         scene.leave(&group, 80);
         scene.next().await;
-        let (hold_id, digest) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open' AND count = 80",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
+        let (_, approve) = scene.open_hold("count = 80");
         // Thirty others join: a hundred are shown.
         let members = scene.mirrored();
         let ids = scene.acme().ids();
@@ -370,7 +321,7 @@ fn an_approval_believes_no_list_that_ends_where_lists_are_cut() {
             .collect();
         scene.acme().change_members(&group, &[], &others);
         scene.acme().add_fault(mute());
-        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Attention, "{rows:?}");
         let kept = rows.iter().filter(|row| row["result"] == "failed");
         for answer in kept {
@@ -390,29 +341,14 @@ fn a_group_that_emptied_in_two_steps_is_approved_hold_by_hold() {
     simulate(async || {
         let scene = Scene::with(12).await;
         scene.acme().add_fault(mute());
-        let (group, approve) = held(&scene).await;
+        let (group, hold_id, approve) = held(&scene).await;
         scene.leave(&group, 10);
         scene.next().await;
-        let Request::Approve { hold_id, .. } = &approve else {
-            unreachable!()
-        };
-        let (second, digest) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open' AND id <> ?1",
-                [hold_id],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
-        let (ended, rows) = scene.command(approve.clone()).await;
+        let (_, second) = scene.open_hold(&format!("id <> {hold_id}"));
+        let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Done, "{rows:?}");
         assert_eq!(scene.count(&group), 10);
-        let approve = Request::Approve {
-            hold_id: second,
-            digest,
-        };
-        let (ended, rows) = scene.command(approve).await;
+        let (ended, rows) = scene.command(second).await;
         assert_eq!(ended, Ended::Done, "{rows:?}");
         assert_eq!((scene.count(&group), &*scene.known(&group)), (0, "all"));
         scene.end().await;
@@ -432,21 +368,13 @@ fn one_group_that_cannot_be_believed_keeps_its_own_members_in_the_hold() {
             scene.leave(desk, 9);
         }
         scene.next().await;
-        let (hold_id, digest) = scene
-            .world
-            .read()
-            .query_row(
-                "SELECT id, digest FROM holds WHERE state = 'open' AND guard = 'memberships' AND count = 72",
-                [],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .unwrap();
+        let (hold_id, approve) = scene.open_hold("guard = 'memberships' AND count = 72");
         let ids = vec![desks[3].clone()];
         scene
             .acme()
             .add_fault(Fault::new(Effect::MembersEmpty { ids }));
         assert!(scene.acme().delete_group(&desks[5]));
-        let (ended, rows) = scene.command(Request::Approve { hold_id, digest }).await;
+        let (ended, rows) = scene.command(approve).await;
         assert_eq!(ended, Ended::Attention, "{rows:?}");
         let counts: Vec<i64> = desks.iter().map(|desk| scene.count(desk)).collect();
         assert_eq!(counts, [7, 7, 7, 16, 7, 16, 7, 7]);
