@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use super::{backup, beside, connect, file, seal};
@@ -65,9 +63,6 @@ const STEPS: &[Step] = &[
         seals: false,
     },
 ];
-
-/// What [`digest`] gives for a mirror of the newest version, to which nobody has added anything.
-const DIGEST: &str = "5a66d72b5ae2858f28379b6a8832dcf24ccc6ec7c726e6cc07a9eb300d40124d";
 
 /// The newest schema version.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -154,53 +149,13 @@ fn copy_beside(conn: &Connection, path: &Path, target: usize) -> Result<(), Erro
     }
 }
 
-/// The first object of ours that is missing or not as this program makes it, or a trigger, which we have none of: whoever
-/// can write the file could otherwise change what our statements do. Indexes and tables that somebody added are theirs.
-pub(super) fn schema_difference(conn: &Connection) -> Result<Option<String>, Error> {
-    // Climbing the ladder to compare with it would be most of what opening a mirror takes.
-    if digest(conn)? == DIGEST {
-        return Ok(None);
-    }
-    let ours = Connection::open_in_memory()?;
+/// The newest version, made in memory and without a row.
+pub(super) fn in_memory() -> Result<Connection, Error> {
+    let conn = Connection::open_in_memory()?;
     for step in STEPS {
-        ours.execute_batch(step.sql)?;
+        conn.execute_batch(step.sql)?;
     }
-    let mut expected = ours.prepare(
-        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name",
-    )?;
-    let mut found =
-        conn.prepare("SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3")?;
-    let mut rows = expected.query([])?;
-    while let Some(row) = rows.next()? {
-        let (kind, name, sql): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if !found.exists((&kind, &name, &sql))? {
-            return Ok(Some(format!("the {kind} `{name}` is missing or altered")));
-        }
-    }
-    let mut triggers = conn.prepare("SELECT 1 FROM sqlite_master WHERE type = 'trigger'")?;
-    Ok(triggers
-        .exists([])?
-        .then(|| "somebody added a trigger".into()))
-}
-
-/// A digest of all that a file declares, SQLite's own objects included; empty where something is declared by what is no text.
-fn digest(conn: &Connection) -> Result<String, Error> {
-    let mut objects = conn.prepare("SELECT type, name, sql FROM sqlite_master ORDER BY name")?;
-    let mut objects = objects.query([])?;
-    let mut digest = Sha256::new();
-    while let Some(object) = objects.next()? {
-        for place in 0..3 {
-            // Whoever added an object may have typed it in any encoding.
-            let text = match object.get_ref(place)? {
-                ValueRef::Text(text) => text,
-                ValueRef::Null => &[],
-                _ => return Ok(String::new()),
-            };
-            digest.update((text.len() as u64).to_le_bytes());
-            digest.update(text);
-        }
-    }
-    Ok(format!("{:x}", digest.finalize()))
+    Ok(conn)
 }
 
 fn to_version(steps: usize) -> i64 {
@@ -211,96 +166,9 @@ fn to_version(steps: usize) -> i64 {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::super::schema;
+    use super::super::testing::ROWS;
     use super::*;
-
-    /// The contract's section 5, word for word.
-    const CONTRACT: &[(&str, &str)] = &[
-        ("feed", "epoch, first_seq, last_seq"),
-        (
-            "instances",
-            "name, url, state, not_before, last_success_at, last_error, last_error_at, consecutive_failures",
-        ),
-        (
-            "sources",
-            "instance, resource, watermark, baseline_at, last_success_at, last_full_success_at, capabilities",
-        ),
-        (
-            "users",
-            "instance, id, external_id, user_name, active, display_name, given_name, family_name, email, title, \
-             department_id, department, manager_id, manager, cost_center_id, cost_center, company_id, company, \
-             location_id, location, employee_number, user_type, phone, mobile_phone, preferred_language, locale, \
-             timezone, created_at, modified_at, attributes, first_seen_at, changed_at, changed_seq, gone_at",
-        ),
-        (
-            "groups",
-            "instance, id, external_id, display_name, description, email, manager_id, manager, type, active, \
-             created_at, modified_at, attributes, member_count, members_known, first_seen_at, changed_at, \
-             changed_seq, gone_at",
-        ),
-        (
-            "memberships",
-            "instance, group_id, member_id, member_type, label, first_seen_at, changed_seq, ended_at",
-        ),
-        (
-            "changes",
-            "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
-             source_modified_at, observed_at",
-        ),
-        (
-            "changes_base",
-            "seq, sync_id, instance, resource, id, kind, reason, changed, after, proof, hold_id, \
-             source_modified_at, observed_at",
-        ),
-        (
-            "syncs",
-            "id, instance, resource, mode, trigger, started_at, finished_at, outcome, certificate, seen, created, \
-             updated, deactivated, held, rejected, requests, retries, bytes, throttled_ms, error",
-        ),
-        (
-            "holds",
-            "id, instance, sync_id, guard, attribute, count, limit_text, digest, state, opened_at, closed_at",
-        ),
-        (
-            "hold_changes",
-            "hold_id, resource, id, path, kind, changed, after, proof, state",
-        ),
-        (
-            "rejects",
-            "instance, resource, key, reason, body, first_seen_at, last_seen_at",
-        ),
-        (
-            "fingerprints",
-            "instance, resource, id, fingerprint, tx, seal",
-        ),
-        (
-            "identities",
-            "instance, profile, user_id, matched_by, state, candidates, changed_seq",
-        ),
-        ("assignable", "instance, profile, user_id, user_name"),
-        ("users_held", "instance, id, path, hold_id"),
-        (
-            "manager_chain",
-            "instance, id, depth, manager_id, manager, email, title, active, state",
-        ),
-        ("direct_reports", "instance, manager_id, id"),
-        ("org_size", "instance, id, size"),
-    ];
-
-    const KEYS: &[(&str, &str)] = &[
-        ("instances", "name"),
-        ("sources", "instance, resource"),
-        ("users", "instance, id"),
-        ("groups", "instance, id"),
-        ("memberships", "instance, group_id, member_id"),
-        ("changes", "seq"),
-        ("changes_base", "instance, resource, id"),
-        ("syncs", "id"),
-        ("holds", "id"),
-        ("hold_changes", "hold_id, resource, id"),
-        ("rejects", "instance, resource, key"),
-        ("fingerprints", "instance, resource, id"),
-        ("identities", "instance, profile"),
-    ];
 
     fn new_mirror() -> (tempfile::TempDir, std::path::PathBuf, Connection) {
         let dir = tempfile::tempdir().unwrap();
@@ -318,40 +186,6 @@ mod tests {
         conn.query_row(sql, [], |row| row.get::<_, Option<String>>(0))
             .unwrap()
             .unwrap_or_default()
-    }
-
-    #[test]
-    fn tables_have_the_columns_of_the_contract_in_its_order() {
-        let (_dir, _path, conn) = new_mirror();
-        for (table, columns) in CONTRACT {
-            let found = text(
-                &conn,
-                &format!("SELECT group_concat(name, ', ') FROM pragma_table_info('{table}')"),
-            );
-            assert_eq!(found, *columns, "{table}");
-        }
-        for (table, key) in KEYS {
-            let found = text(
-                &conn,
-                &format!(
-                    "SELECT group_concat(name, ', ') FROM
-                         (SELECT name FROM pragma_table_info('{table}') WHERE pk > 0 ORDER BY pk)"
-                ),
-            );
-            assert_eq!(found, *key, "{table}");
-        }
-        for view in [
-            "active_users",
-            "users_held",
-            "users_history",
-            "mirror_health",
-        ] {
-            conn.prepare(&format!("SELECT * FROM {view}")).unwrap();
-        }
-        let page_bytes: u32 = conn
-            .pragma_query_value(None, "page_size", |row| row.get(0))
-            .unwrap();
-        assert_eq!(page_bytes, connect::PAGE_BYTES);
     }
 
     #[test]
@@ -382,27 +216,6 @@ mod tests {
             ] {
                 assert!(!step.contains(newer), "{newer} is newer than SQLite 3.26");
             }
-        }
-    }
-
-    #[test]
-    fn words_and_flags_are_checked() {
-        let (_dir, _path, conn) = new_mirror();
-        for sql in [
-            "INSERT INTO instances (name, url, state) VALUES ('a', 'u', 'fine')",
-            "INSERT INTO feed VALUES ('other', 1, 0)",
-            "UPDATE feed SET first_seq = 5",
-            "INSERT INTO users (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
-             VALUES ('a', 'b', 2, '{}', 't', 't', 1)",
-            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
-             VALUES (1, 1, 'a', 'User', 'b', 'delete', 'gone', '{}', 't')",
-        ] {
-            let error = conn.execute(sql, []).unwrap_err();
-            assert_eq!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::ConstraintViolation),
-                "{sql}"
-            );
         }
     }
 
@@ -457,7 +270,7 @@ mod tests {
         climb(&mut conn, STEPS).unwrap();
 
         assert_eq!(text(&reading, table), pages, "where it was");
-        assert_eq!(schema_difference(&reading).unwrap(), None);
+        assert_eq!(schema::difference(&reading).unwrap(), None);
         // Each text that was to be replaced was there.
         let schema = text(&reading, "SELECT group_concat(sql) FROM sqlite_master");
         for replaced in [
@@ -503,7 +316,7 @@ mod tests {
         let kept = text(&conn, sealed);
         climb(&mut conn, STEPS).unwrap();
 
-        assert_eq!(schema_difference(&conn).unwrap(), None);
+        assert_eq!(schema::difference(&conn).unwrap(), None);
         // A row that was altered is not sealed as it is now.
         assert_eq!(text(&conn, sealed), kept);
         for table in ["changes", "changes_base"] {
@@ -532,46 +345,6 @@ mod tests {
         assert_eq!(text(&conn, "PRAGMA integrity_check"), "ok");
     }
 
-    #[test]
-    fn the_digest_is_that_of_the_ladder() {
-        let (_dir, _path, conn) = new_mirror();
-        assert_eq!(digest(&conn).unwrap(), DIGEST);
-    }
-
-    /// For `IN` with three words or more SQLite builds a table with each row that is written.
-    #[test]
-    fn no_row_that_is_written_in_numbers_has_its_words_looked_up_in_a_table() {
-        let (_dir, _path, conn) = new_mirror();
-        for sql in [
-            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
-             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
-            "INSERT INTO changes_base (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
-             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
-            "INSERT INTO users (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
-             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
-            "INSERT INTO groups (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
-             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
-            "INSERT INTO memberships (instance, group_id, member_id, member_type, first_seen_at, changed_seq)
-             VALUES ('a', 'b', 'c', 'User', 't', 1)",
-            "INSERT INTO fingerprints (instance, resource, id, fingerprint, tx, seal)
-             VALUES ('a', 'User', 'b', x'', 1, x'')",
-            "INSERT INTO seals (of, key, seal) VALUES ('changes', 1, x'')",
-            "INSERT INTO hold_changes (hold_id, resource, id, path, kind, after, state)
-             VALUES (1, 'User', 'b', 'active', 'update', '{}', 'held')",
-            "INSERT INTO identities (instance, profile, user_id, matched_by, state, changed_seq)
-             VALUES ('a', 'p', 'b', 'email', 'matched', 1)",
-            "INSERT INTO identity_keys (instance, rule, profile, folded, exact) VALUES ('a', 'email', 'p', 'k', 'K')",
-            "INSERT INTO user_keys (instance, rule, folded, id, exact) VALUES ('a', 'email', 'k', 'b', 'K')",
-        ] {
-            let program = format!("EXPLAIN {sql}");
-            let mut steps = conn.prepare(&program).unwrap();
-            let steps = steps.query_map([], |row| row.get::<_, String>(1)).unwrap();
-            let steps: Vec<String> = steps.map(Result::unwrap).collect();
-            assert!(!steps.iter().any(|step| step == "OpenEphemeral"), "{sql}");
-            conn.execute(sql, []).unwrap();
-        }
-    }
-
     /// The words that a column may have, as an earlier version declares it.
     fn words_of(conn: &Connection, table: &str, column: &str) -> Vec<String> {
         let declared = text(
@@ -592,21 +365,7 @@ mod tests {
         let path = dir.path().join("mirror.db");
         let mut conn = Connection::open(&path).unwrap();
         climb(&mut conn, &STEPS[..8]).unwrap();
-        let rows = [
-            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
-             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
-            "INSERT INTO changes_base (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
-             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
-            "INSERT INTO hold_changes (hold_id, resource, id, path, kind, after, state)
-             VALUES (1, 'User', 'b', 'active', 'update', '{}', 'held')",
-            "INSERT INTO groups (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
-             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
-            "INSERT INTO identities (instance, profile, user_id, matched_by, state, changed_seq)
-             VALUES ('a', 'p', 'b', 'email', 'matched', 1)",
-            "INSERT INTO identity_keys (instance, rule, profile, folded, exact) VALUES ('a', 'email', 'p', 'k', 'K')",
-            "INSERT INTO user_keys (instance, rule, folded, id, exact) VALUES ('a', 'email', 'k', 'b', 'K')",
-        ];
-        for row in rows {
+        for row in ROWS {
             conn.execute(row, []).unwrap();
         }
         seal::everything(&conn).unwrap();
@@ -650,37 +409,5 @@ mod tests {
             conn.execute(unlinked, []).is_err(),
             "trimming keeps none of these"
         );
-    }
-
-    #[test]
-    fn an_object_of_others_may_be_typed_in_any_encoding() {
-        let (_dir, _path, conn) = new_mirror();
-        conn.execute_batch(
-            "CREATE INDEX theirs ON users (title);
-             PRAGMA writable_schema = ON;
-             UPDATE sqlite_master SET sql = sql || CAST(x'202d2d20df' AS TEXT) WHERE name = 'theirs';
-             PRAGMA writable_schema = RESET",
-        )
-        .unwrap();
-        assert_ne!(digest(&conn).unwrap(), DIGEST);
-        assert_eq!(schema_difference(&conn).unwrap(), None);
-    }
-
-    #[test]
-    fn an_altered_schema_is_seen_and_an_added_index_is_not_minded() {
-        let (_dir, _path, conn) = new_mirror();
-        conn.execute_batch("CREATE INDEX theirs ON users (title); CREATE TABLE notes (x)")
-            .unwrap();
-        assert_eq!(schema_difference(&conn).unwrap(), None);
-        conn.execute_batch("DROP VIEW users_held").unwrap();
-        let difference = schema_difference(&conn).unwrap().unwrap();
-        assert!(difference.contains("`users_held`"), "{difference}");
-
-        let (_dir, _path, conn) = new_mirror();
-        conn.execute_batch(
-            "CREATE TRIGGER evil AFTER INSERT ON users BEGIN DELETE FROM users; END",
-        )
-        .unwrap();
-        assert!(schema_difference(&conn).unwrap().is_some());
     }
 }

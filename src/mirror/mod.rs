@@ -58,6 +58,7 @@ mod connect;
 mod file;
 pub mod lock;
 mod migrate;
+mod schema;
 mod seal;
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ impl Mirror {
         // The header may lag behind the log.
         file::check_version(path, connect::schema_version(&conn)?)?;
         migrate::migrate(&mut conn, path)?;
-        if let Some(difference) = migrate::schema_difference(&conn)? {
+        if let Some(difference) = schema::difference(&conn)? {
             return Err(Error::Damaged(difference));
         }
         let touched = Touched::watch(&mut conn)?;

@@ -12,7 +12,7 @@ use super::lock::Lock;
 use super::read::Reader;
 use super::seal::Touched;
 use super::verify::Verified;
-use super::{backup, beside, connect, file, migrate, truncate_log};
+use super::{backup, beside, connect, file, migrate, schema, truncate_log};
 
 /// What [`restore`] did.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Unborn {
         })?;
         let mut conn = connect::writer(&unborn.path)?;
         migrate::climb_to_newest(&mut conn)?;
-        match migrate::schema_difference(&conn)? {
+        match schema::difference(&conn)? {
             Some(why) => Err(bad(backup, why)),
             None => Ok(unborn),
         }

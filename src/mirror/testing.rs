@@ -22,6 +22,29 @@ use crate::reconcile::guard::{Limits, WindowLimit};
 
 pub(super) const USER: ResourceType = ResourceType::User;
 
+/// A row for each table of which many rows are written.
+pub(super) const ROWS: [&str; 11] = [
+            "INSERT INTO changes (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
+            "INSERT INTO changes_base (seq, sync_id, instance, resource, id, kind, reason, after, observed_at)
+             VALUES (1, 1, 'a', 'User', 'b', 'create', 'new', '{}', 't')",
+            "INSERT INTO users (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
+             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
+            "INSERT INTO groups (instance, id, active, attributes, first_seen_at, changed_at, changed_seq)
+             VALUES ('a', 'b', 1, '{}', 't', 't', 1)",
+            "INSERT INTO memberships (instance, group_id, member_id, member_type, first_seen_at, changed_seq)
+             VALUES ('a', 'b', 'c', 'User', 't', 1)",
+            "INSERT INTO fingerprints (instance, resource, id, fingerprint, tx, seal)
+             VALUES ('a', 'User', 'b', x'', 1, x'')",
+            "INSERT INTO seals (of, key, seal) VALUES ('changes', 1, x'')",
+            "INSERT INTO hold_changes (hold_id, resource, id, path, kind, after, state)
+             VALUES (1, 'User', 'b', 'active', 'update', '{}', 'held')",
+            "INSERT INTO identities (instance, profile, user_id, matched_by, state, changed_seq)
+             VALUES ('a', 'p', 'b', 'email', 'matched', 1)",
+            "INSERT INTO identity_keys (instance, rule, profile, folded, exact) VALUES ('a', 'email', 'p', 'k', 'K')",
+            "INSERT INTO user_keys (instance, rule, folded, id, exact) VALUES ('a', 'email', 'k', 'b', 'K')",
+];
+
 /// A mirror in a directory of its own, with one linked instance, `acme`.
 pub(super) struct World {
     pub(super) mirror: Mirror,

@@ -12,8 +12,8 @@ use std::time::Duration;
 use rusqlite::ffi;
 
 use super::super::error::Error;
-use super::super::migrate;
 use super::super::read::Reader;
+use super::super::schema;
 use super::Stop;
 
 /// How often progress is told, in rows.
@@ -104,7 +104,7 @@ impl<'a> Verification<'a> {
     }
 
     fn check_schema(&self) -> Result<(), Stop> {
-        match migrate::schema_difference(&self.reader.conn)? {
+        match schema::difference(&self.reader.conn)? {
             Some(difference) => Err(Stop::Difference(difference)),
             None => Ok(()),
         }
